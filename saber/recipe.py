@@ -1,0 +1,105 @@
+"""Recipes: a frozen dataclass filled from a YAML file and from the command line, in that order.
+
+Goes in: a configuration class, ``argv``. Comes out: the configuration. A recipe holds only what differs from the
+class's defaults; an unknown key, in the file or on the command line, is an error that names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import platform
+import sys
+import typing
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+Config = TypeVar("Config")
+
+VERSIONS = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "av", "skia-python", "espeakng-loader")
+
+
+class RecipeError(ValueError):
+    """A recipe or an option is wrong. The message names the key, the value and the nearest valid key."""
+
+
+def parse_recipe(kind: type[Config], default: Path | None, argv: list[str] | None = None) -> Config:
+    """``--config FILE`` (default: ``default``), then ``--field value`` for any field of ``kind``.
+
+    Field help is the metadata ``help`` of each field. Booleans take true or false. Exits with a message on errors.
+    """
+    parser = argparse.ArgumentParser(description=kind.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=default, help=f"a YAML recipe (default: {default})")
+    for field in dataclasses.fields(kind):
+        parser.add_argument(
+            f"--{field.name}", default=argparse.SUPPRESS, metavar=str(field.type).upper(),
+            help=f"{field.metadata.get('help', '')} (class default: {field.default!r})".replace("%", "%%"),
+        )  # fmt: skip
+    known, unknown = parser.parse_known_args(argv)
+    try:
+        for word in unknown:
+            if word.startswith("--"):
+                raise RecipeError(_unknown(kind, word.lstrip("-").split("=")[0], "option"))
+            raise RecipeError(f"unexpected word {word!r} on the command line; options are written --field value")
+        given = vars(known)
+        path = given.pop("config")
+        values = read_recipe(kind, path) if path else {}
+        values |= {name: _convert(kind, name, text) for name, text in given.items()}
+        return kind(**values)
+    except (RecipeError, ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def read_recipe(kind: type, path: str | Path) -> dict[str, Any]:
+    """The keys of a YAML recipe, checked against ``kind``. Raises RecipeError."""
+    values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of fields to values, not {type(values).__name__}")
+    for name, value in values.items():
+        if name not in {field.name for field in dataclasses.fields(kind)}:
+            raise RecipeError(f"{path}: {_unknown(kind, str(name), 'key')}")
+        values[name] = _convert(kind, name, value)
+    return values
+
+
+def _unknown(kind: type, name: str, what: str) -> str:
+    names = [field.name for field in dataclasses.fields(kind)]
+    near = difflib.get_close_matches(name, [*names, "config"], n=1, cutoff=0.0)
+    return f"unknown {what} {name!r}; the nearest valid one is {near[0]!r}"
+
+
+def _convert(kind: type, name: str, value: Any) -> Any:
+    wanted = typing.get_type_hints(kind)[name]
+    options = typing.get_args(wanted) or (wanted,)
+    if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+        if type(None) in options:
+            return None
+        raise RecipeError(f"{name} is {value!r}; it must be {wanted.__name__}")
+    target = next(option for option in options if option is not type(None))
+    if target is bool:
+        if isinstance(value, bool) or str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        raise RecipeError(f"{name} is {value!r}; it must be true or false")
+    try:
+        return target(value)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{name} is {value!r}; it must be {target.__name__}") from error
+
+
+def write_run(folder: str | Path, config: Any, **facts: Any) -> None:
+    """Leaves ``run.json`` beside a run's results: resolved configuration, versions, command, and further facts."""
+    versions = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    record = {"config": dataclasses.asdict(config), "versions": versions, "command": Path(sys.argv[0]).name, **facts}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=1, ensure_ascii=False, default=str)
+    (Path(folder) / "run.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,449 @@
+"""Stage 1 of the paper, structured evidence decomposition (SED): examples, masks, loss and the loop that trains.
+
+Goes in: rows in the published schema with a clip each. Comes out: a checkpoint whose answer is
+Y = [E_v, E_a, R] (paper, Eq. 1), trained on the negative log-likelihood of the answer alone (Eq. 2). The loss is a mean
+over answer tokens; the paper writes the sum. ``train/sft.py`` is the script; ``train/recipes/`` hold the settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.checkpoint
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from saber import media
+from saber.model import Checkpoint, embed, encode_media, prompt_positions
+from saber.schema import Annotation, Clip
+from saber.sections import render
+
+IGNORED = -100
+
+
+def option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Stage 1: supervised fine-tuning on SED targets. The defaults are the paper's run where it states a value
+    (2 epochs, batch 128, learning rate 1e-4); the rest is ours. The script's default recipe is SABER-Mini's."""
+
+    model: str = option("Qwen/Qwen2.5-Omni-7B", "the base: a name, a folder or a Hub id")
+    data: str = option("data/saber", "a folder (or Hub id) that datasets.load_dataset reads, with its clips")
+    split: str = option("train", "its split")
+    output_dir: str = option("runs/sft", "where checkpoints, logs and run.json go")
+    prompt: str = option("sed", "name of the prompt files in saber/prompts")
+    max_new_tokens: int = option(4096, "bound of an answer, saved with the checkpoint")
+    title: str = option("SABER-LLM", "name for people, saved with the checkpoint")
+    trained_on: str = option("the SABER dataset", "what it learned from, in one phrase, shown on the page")
+    epochs: float = option(2.0, "passes over the data (paper: 2)")
+    max_steps: int = option(0, "stop after so many optimizer steps; 0: as epochs say")
+    batch_size: int = option(128, "clips a step over all processes (paper: 128)")
+    micro_batch_size: int = option(8, "clips a forward pass")
+    learning_rate: float = option(1e-4, "peak (paper: 1e-4)")
+    warmup_share: float = option(0.03, "share of the steps with rising learning rate")
+    weight_decay: float = option(0.01, "AdamW weight decay on matrices")
+    max_grad_norm: float = option(1.0, "gradient clipping")
+    train_encoders: bool = option(False, "also train the audio and vision encoders")
+    bf16: bool = option(True, "bfloat16 autocast")
+    seed: int = option(0, "data order and initialisation")
+    workers: int = option(1, "processes that decode ahead of the model; 0: in line")
+    cache_dir: str | None = option(None, "keep what frozen encoders give here, between epochs and runs")
+    save_every: int = option(200, "optimizer steps between resumable checkpoints")
+    log_every: int = option(10, "optimizer steps between log lines")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "micro_batch_size", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be between 0 and 1")
+        if self.epochs <= 0 and self.max_steps <= 0:
+            raise ValueError(f"epochs is {self.epochs} and max_steps {self.max_steps}; one must be above 0")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row: a clip, the prompt's language key ("en", "zh", "clip") and the answer."""
+
+    clip: Clip
+    prompt: str
+    answer: str
+
+
+@dataclass
+class Example:
+    """One clip and one answer as model inputs. ``input_ids`` (S,), ``labels`` (S,) with IGNORED before the answer,
+    ``positions`` (3, S); ``media`` the encoder inputs."""
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    media: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def read_rows(data: str, split: str, seed: int = 0) -> list[Row]:
+    """Rows of a dataset in the published schema. ``video`` is a path inside ``data``. A clip that speaks the answer's
+    language is asked for it by name in half of the rows, and "in the clip's language" in the other half."""
+    from datasets import load_dataset
+
+    rows = []
+    rng = random.Random(seed)
+    for record in load_dataset(data, split=split):
+        annotation = Annotation.from_json(record, name=str(record.get("id")))
+        language = record["language"]
+        spoken = record.get("spoken_language") or language
+        prompt = "clip" if spoken == language and rng.random() < 0.5 else language
+        clip = Clip(path=str(Path(data) / record["video"]), id=record["id"], language=spoken)
+        rows.append(Row(clip, prompt, render(annotation)))
+    return rows
+
+
+class MediaCache:
+    """What frozen encoders give for each clip, computed once and kept on disk, 16 bit, one small file a clip.
+
+    ``folder`` None: nothing is kept, clips are decoded whenever they are needed. Files are named by the clip, the media
+    settings and the encoders' weights, so that nothing stale is ever read back.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, folder: str | Path | None) -> None:
+        self.checkpoint, self.folder = checkpoint, Path(folder) if folder else None
+        if self.folder:
+            settings = json.dumps(checkpoint.settings.media.to_json(), sort_keys=True)
+            encoders = (checkpoint.model.model.visual, checkpoint.model.model.audio_tower)
+            weights = [(float(p.sum()), float(p.abs().sum())) for part in encoders for p in part.parameters()]
+            self.fingerprint = hashlib.sha256(f"{settings}{weights}".encode()).hexdigest()[:16]
+
+    def load(self, clip: Clip) -> dict[str, Any]:
+        """``Checkpoint.media_inputs`` of the clip, or, where it is kept, the same with "video_features" and
+        "audio_features" in the place of the encoders' inputs. Raises media.MediaError."""
+        path = self._path(clip)
+        if path is None or not path.exists():
+            return self.checkpoint.media_inputs(media.decode_here(clip, self.checkpoint.settings.media))
+        with np.load(path) as arrays:
+            inputs: dict[str, Any] = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        inputs["use_audio_in_video"] = bool(inputs["use_audio_in_video"])
+        return inputs
+
+    def fill(self, clips: Sequence[Clip], workers: int) -> None:
+        """Encodes the clips that are not kept yet. Decoding runs ahead in ``workers`` processes. Clips that cannot be
+        decoded are left out; training names them when it meets them."""
+        missing = {self._path(clip): clip for clip in clips if not self._path(clip).exists()}
+        if not missing:
+            return
+        rows = [Row(clip, "", "") for clip in missing.values()]
+        build = _Build(self)
+        stream = example_stream(rows, build.media, [[index] for index in range(len(rows))], workers)
+        model = self.checkpoint.model
+        for path, (inputs,) in tqdm(zip(missing, stream, strict=True), total=len(rows), unit="clip", desc="encode"):
+            if isinstance(inputs, media.MediaError):
+                continue
+            with torch.inference_mode():
+                on_device = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+                features = encode_media(model, on_device)
+            kept = {key: np.asarray(value) for key, value in inputs.items()
+                    if key not in ("pixel_values_videos", "input_features")}  # fmt: skip
+            kept |= {f"{kind}_features": value.half().cpu().numpy() for kind, value in features.items()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as file:
+                np.savez(file, **kept)
+            os.replace(part, path)
+
+    def _path(self, clip: Clip) -> Path | None:
+        if self.folder is None:
+            return None
+        name = f"{clip.path}\0{clip.start_s}\0{clip.end_s}\0{self.fingerprint}"
+        digest = hashlib.sha256(name.encode()).hexdigest()[:24]
+        return self.folder / digest[:2] / f"{digest}.npz"
+
+
+@dataclass(frozen=True)
+class _Build:
+    """What a loader's worker makes of a row: its media alone, or the whole example."""
+
+    cache: MediaCache
+    prompts: Mapping[str, str] = field(default_factory=dict)
+
+    def media(self, row: Row) -> dict[str, Any]:
+        return self.cache.load(row.clip)
+
+    def example(self, row: Row) -> Example:
+        inputs = self.cache.load(row.clip)
+        return build_example(self.cache.checkpoint, inputs, self.prompts[row.prompt], row.answer)
+
+
+def build_example(checkpoint: Checkpoint, inputs: Mapping[str, Any], prompt: str, answer: str) -> Example:
+    """Prompt, then answer and end token. Labels decode to exactly the answer and the end token.
+
+    ``inputs``: ``Checkpoint.media_inputs``. ``prompt``: the prompt's text.
+    """
+    tokenizer = checkpoint.processor.tokenizer
+    full = checkpoint.with_prompt(inputs, prompt)
+    answer_ids = torch.tensor([*tokenizer.encode(answer), tokenizer.eos_token_id])
+    prompt_ids = full["input_ids"][0]
+    positions = prompt_positions(checkpoint.model, full)
+    after = positions.max() + 1 + torch.arange(len(answer_ids)).expand(3, -1)
+    return Example(
+        input_ids=torch.cat([prompt_ids, answer_ids]),
+        labels=torch.cat([torch.full_like(prompt_ids, IGNORED), answer_ids]),
+        positions=torch.cat([positions, after], dim=1),
+        media={key: value for key, value in inputs.items() if key != "media_ids"},
+    )
+
+
+def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Right-padded ``input_ids``, ``labels`` (B, S), ``positions`` (3, B, S); media tensors one after the other, in the
+    order of their placeholders. Right padding needs no attention mask: causal attention never looks at it."""
+    longest = max(len(example) for example in examples)
+
+    def pad(values: torch.Tensor, value: int) -> torch.Tensor:
+        return torch.nn.functional.pad(values, (0, longest - values.shape[-1]), value=value)
+
+    batch = {
+        "input_ids": torch.stack([pad(example.input_ids, pad_token_id) for example in examples]),
+        "labels": torch.stack([pad(example.labels, IGNORED) for example in examples]),
+        "positions": torch.stack([pad(example.positions, 0) for example in examples], dim=1),
+    }
+    for key in ("video_features", "audio_features", "pixel_values_videos", "video_grid_thw"):
+        parts = [example.media[key] for example in examples if key in example.media]
+        if parts:
+            batch[key] = torch.cat(parts)
+    sounds = [example.media for example in examples if "input_features" in example.media]
+    if sounds:
+        frames = max(sound["input_features"].shape[-1] for sound in sounds)
+        for key in ("input_features", "feature_attention_mask"):
+            padded = [torch.nn.functional.pad(sound[key], (0, frames - sound[key].shape[-1])) for sound in sounds]
+            batch[key] = torch.cat(padded)
+    return batch
+
+
+class AnswerLoss(torch.nn.Module):
+    """Sum of the answer tokens' negative log-likelihoods (paper, Eq. 2) and their number.
+
+    Logits are made for answer positions only, ``chunk`` rows at a time, and made again in the backward pass, so those
+    of a whole sequence are never held.
+    """
+
+    def __init__(self, model: torch.nn.Module, train_encoders: bool = False, chunk: int = 1024) -> None:
+        super().__init__()
+        self.model, self.train_encoders, self.chunk = model, train_encoders, chunk
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.set_grad_enabled(self.train_encoders and torch.is_grad_enabled()):
+            features = encode_media(self.model, batch)
+        features |= {kind: batch[f"{kind}_features"] for kind in ("video", "audio") if f"{kind}_features" in batch}
+        hidden = self.model.model.language_model(
+            inputs_embeds=embed(self.model, batch["input_ids"], features),
+            position_ids=batch["positions"],
+            use_cache=False,
+        ).last_hidden_state  # (B, S, width)
+        wanted = batch["labels"][:, 1:] != IGNORED
+        rows, targets = hidden[:, :-1][wanted], batch["labels"][:, 1:][wanted]
+        total = rows.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(rows), self.chunk):
+            part = slice(start, start + self.chunk)
+            total = total + torch.utils.checkpoint.checkpoint(self._chunk_loss, rows[part], targets[part],
+                                                              use_reentrant=False)  # fmt: skip
+        return total, wanted.sum()
+
+    def _chunk_loss(self, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(self.model.lm_head(rows).float(), targets, reduction="sum")
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int, seed: int, window: int = 32) -> list[list[int]]:
+    """One epoch of index batches of similar length: shuffled, sorted inside windows of ``window`` batches, shuffled
+    again. The last, smaller batch is left out unless it is the only one."""
+    rng = random.Random(seed)
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    size = batch_size * window
+    windows = [sorted(order[at : at + size], key=lambda i: lengths[i]) for at in range(0, len(order), size)]
+    batches = [part[at : at + batch_size] for part in windows for at in range(0, len(part), batch_size)]
+    full = [batch for batch in batches if len(batch) == batch_size] or batches
+    rng.shuffle(full)
+    return full
+
+
+class _Rows(torch.utils.data.Dataset):
+    """Row number -> Example, or the error that its clip raised (named and counted by the loop)."""
+
+    def __init__(self, rows: Sequence[Row], build: Callable[[Row], Example]) -> None:
+        self.rows, self.build = rows, build
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example | media.MediaError:
+        try:
+            return self.build(self.rows[index])
+        except media.MediaError as error:
+            return error
+
+
+def example_stream(
+    rows: Sequence[Row], build: Callable[[Row], Example], batches: Iterable[list[int]], workers: int
+) -> Iterator[list[Example | media.MediaError]]:
+    """Lists of examples, one list a batch of row numbers, built ahead of the model in ``workers`` processes."""
+    loader = torch.utils.data.DataLoader(
+        _Rows(rows, build),
+        batch_sampler=list(batches),
+        num_workers=workers,
+        collate_fn=list,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=lambda _: torch.set_num_threads(1),
+    )
+    yield from loader
+
+
+def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:
+    """Linear warm-up, then cosine decay to a twentieth of the peak."""
+    warmup = max(1, int(steps * warmup_share))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def run_sft(
+    checkpoint: Checkpoint, rows: Sequence[Row], config: SFTConfig, prompts: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Trains in place and writes ``output_dir/log.jsonl`` and resumable state. Returns a summary.
+
+    ``prompts``: prompt key -> text (default: the checkpoint's). Killed and started again with the same configuration
+    it goes on from the last saved step, without decoding what it skips. A clip that cannot be decoded is named and
+    counted; more than one in ten stops the run.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(mixed_precision="bf16" if config.bf16 else "no")
+    torch.manual_seed(config.seed)
+    model, out = checkpoint.model, Path(config.output_dir)
+    prompts = prompts or checkpoint.settings.prompts
+    tokenizer = checkpoint.processor.tokenizer
+    cache = MediaCache(checkpoint, None if config.train_encoders else config.cache_dir)
+    model.requires_grad_(True)
+    for encoder in (model.model.visual, model.model.audio_tower):
+        encoder.requires_grad_(config.train_encoders)
+
+    if cache.folder:
+        with accelerator.main_process_first():
+            cache.fill([row.clip for row in rows], config.workers)
+    build = _Build(cache, prompts).example
+    lengths = [len(row.answer) for row in rows]
+    per_epoch = max(1, len(rows) // config.batch_size)
+    steps = config.max_steps or math.ceil(per_epoch * config.epochs)
+    plan: list[list[int]] = []
+    for epoch in range(math.ceil(steps / per_epoch) + 1):
+        plan += batches_by_length(lengths, config.batch_size, config.seed * 1000 + epoch)
+    plan = plan[:steps]
+
+    decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+    )
+    loss_module = AnswerLoss(model, config.train_encoders)
+    loss_module, optimizer = accelerator.prepare(loss_module, optimizer)
+    state_path = out / "state.pt"
+    first = _restore(state_path, config, accelerator.unwrap_model(loss_module).model, optimizer)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    mine = [batch[rank::world] for batch in plan[first:]]
+    out.mkdir(parents=True, exist_ok=True)
+    log = (out / "log.jsonl").open("a", encoding="utf-8") if accelerator.is_main_process else None
+    bar = tqdm(total=steps, initial=first, unit="step", disable=not accelerator.is_main_process)
+    skipped, seen, waited, began, records = 0, 0, 0.0, time.perf_counter(), []
+    stream = example_stream(rows, build, mine, config.workers)
+    model.train()
+    for step in range(first, steps):
+        at = time.perf_counter()
+        loaded = next(stream)
+        waited += time.perf_counter() - at
+        examples = []
+        for item in loaded:
+            if isinstance(item, media.MediaError):
+                skipped += 1
+                tqdm.write(f"skipped: {item}")
+            else:
+                examples.append(item)
+        seen += len(loaded)
+        if skipped > 20 and skipped > 0.1 * seen:
+            raise media.MediaError("unusable", clip="", message=f"{skipped} of {seen} clips could not be decoded")
+        rate = learning_rate_at(step, steps, config.learning_rate, config.warmup_share)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        answer_tokens = sum(int((example.labels != IGNORED).sum()) for example in examples)
+        everywhere = accelerator.reduce(torch.tensor(float(answer_tokens), device=accelerator.device))
+        summed = 0.0
+        examples.sort(key=len)
+        parts = [
+            examples[at : at + config.micro_batch_size] for at in range(0, len(examples), config.micro_batch_size)
+        ]
+        for part in parts:
+            batch = {key: value.to(accelerator.device) for key, value in collate(part, tokenizer.pad_token_id).items()}
+            with accelerator.autocast():
+                total, _ = loss_module(batch)
+            # Processes average their gradients, so each scales its sum to the mean over all answer tokens.
+            accelerator.backward(total * world / everywhere)
+            summed += float(total.detach())
+        norm = accelerator.clip_grad_norm_(loss_module.parameters(), config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss = float(accelerator.reduce(torch.tensor(summed, device=accelerator.device)) / everywhere)
+        bar.update()
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        if log and (step % config.log_every == 0 or step == steps - 1):
+            spent = time.perf_counter() - began
+            record = {
+                "step": step, "loss": round(loss, 5), "learning_rate": rate, "grad_norm": round(float(norm), 4),
+                "clips_per_s": round(seen * world / spent, 2), "waiting_share": round(waited / spent, 4),
+                "skipped": skipped,
+            }  # fmt: skip
+            records.append(record)
+            log.write(json.dumps(record) + "\n")
+            log.flush()
+        if (step + 1) % config.save_every == 0 or step == steps - 1:
+            _save(state_path, config, step + 1, accelerator, loss_module, optimizer)
+    bar.close()
+    model.eval()
+    return {"steps": steps, "skipped": skipped, "seconds": round(time.perf_counter() - began, 1), "log": records}
+
+
+def _save(path: Path, config: SFTConfig, step: int, accelerator: Any, loss_module: Any, optimizer: Any) -> None:
+    if not accelerator.is_main_process:
+        return
+    part = path.with_suffix(".part")
+    model = accelerator.unwrap_model(loss_module).model
+    torch.save(
+        {"step": step, "seed": config.seed, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, part
+    )
+    os.replace(part, path)
+
+
+def _restore(path: Path, config: SFTConfig, model: torch.nn.Module, optimizer: Any) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["seed"] != config.seed:
+        raise ValueError(f"{path} was written with seed {state['seed']}, not {config.seed}; use another output_dir")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
