@@ -409,13 +409,16 @@ def _with_frame(facts: Facts, frame: Any, video: Any) -> Facts:
 @dataclass
 class _Survey:
     """Where the part lies in the file's own time. ``packets``: how many to read, after a seek to ``seek_s`` or from
-    the start (None). ``video``: (time or None, is key frame) of each video packet in file order."""
+    the start (None). ``video``: (time it is shown or None, is key frame) of each video packet in file order. Not
+    ``timed``: these are decoding times, so that all must be decoded, and the n-th frame then has the n-th time."""
 
     facts: Facts
+    origin_s: float = 0.0
     start_s: float = 0.0
     end_s: float = 0.0
     seek_s: float | None = None
     packets: int = 0
+    timed: bool = True
     video: list[tuple[float | None, bool]] = field(default_factory=list)
     video_end_s: float = -math.inf
     audio_end_s: float = -math.inf
@@ -427,9 +430,9 @@ def _seek(container: Any, seek_s: float | None) -> None:
         container.seek(int(seek_s * av.time_base), backward=True)
 
 
-def _time_s(packet: Any, unit_s: float) -> float | None:
+def _time_s(packet: Any, unit_s: float, when_decoded: bool = False) -> float | None:
     # Plain floats: exact fractions cost more here than decoding does.
-    stamp = packet.pts if packet.pts is not None else packet.dts
+    stamp = packet.dts if when_decoded or packet.pts is None else packet.pts
     return None if stamp is None else stamp * unit_s
 
 
@@ -454,7 +457,9 @@ def _survey_from(watch: _Watch, seek: bool, facts_only: bool = False) -> _Survey
         survey = _Survey(_stated_facts(watch, container, video, audio))
         # Some containers start counting anywhere; a negative start is only a codec's run-up.
         origin_s = max(0.0, (container.start_time or 0) / av.time_base)
-        survey.start_s = origin_s + clip.start_s
+        # AVI stores no presentation times, and what FFmpeg gives in their place is wrong where pictures are reordered.
+        survey.timed = container.format.name != "avi"
+        survey.origin_s, survey.start_s = origin_s, origin_s + clip.start_s
         longest_s = survey.start_s + limits.max_part_s + _TOLERANCE_S
         asked_s = math.inf if clip.end_s is None else origin_s + clip.end_s
         stop_s = min(asked_s, longest_s)
@@ -473,12 +478,13 @@ def _survey_from(watch: _Watch, seek: bool, facts_only: bool = False) -> _Survey
         for packet in _read(container, streams, watch):
             survey.packets += 1
             unit_s, is_video = units_s[packet.stream_index], video is not None and packet.stream_index == video.index
-            at_s = _time_s(packet, unit_s)
+            at_s = _time_s(packet, unit_s, is_video and not survey.timed)
             if is_video:
                 if seek and not survey.video and (at_s is None or at_s > survey.start_s or not packet.is_keyframe):
                     return None
                 if first_frame is None and len(survey.video) < 50:
                     first_frame = next(iter(_decode(video.codec_context, packet)), None)
+                survey.timed = survey.timed and packet.pts is not None
                 survey.video.append((None if packet.is_discard else at_s, packet.is_keyframe))
             if facts_only and (video is None or first_frame or len(survey.video) >= 50):
                 break
@@ -571,22 +577,20 @@ class _Picture:
 
     def __init__(self, survey: _Survey, settings: MediaSettings, watch: _Watch, video: Any) -> None:
         self.settings, self.watch, self.video, self.unit_s = settings, watch, video, float(video.time_base)
-        shown = sorted(at for at, _ in survey.video if at is not None)
+        times_s = sorted(at for at, _ in survey.video if at is not None)
+        shown, self.order_s = (times_s, []) if survey.timed else ([], times_s)
         first_s = max(survey.start_s, shown[0]) if shown else survey.start_s
         self.end_s = min(survey.end_s, survey.video_end_s)
         offsets, self.fps = sampling_times_s(max(0.0, self.end_s - first_s), settings)
-        self.times_s = first_s + offsets
-        # A stream with a packet without a time is decoded whole, and its frames are placed as they come.
-        self.timed = len(shown) == len(survey.video) or bool(shown)
-        at_or_before = [max(0, bisect.bisect_right(shown, t + _SAME_S) - 1) for t in self.times_s]
-        self.wanted_s = [shown[i] for i in at_or_before] if shown else [-math.inf] * len(self.times_s)
+        self.times_s = (first_s + offsets) if self.end_s > first_s and survey.video else offsets[:0]
+        # The time of the frame on show at each sampling time; -inf: not known before it is decoded.
+        self.wanted_s = [shown[max(0, bisect.bisect_right(shown, t + _SAME_S) - 1)] if shown else -math.inf
+                         for t in self.times_s]
         self.runs = _runs(survey.video, set(self.wanted_s)) if shown else [(0, len(survey.video) - 1)]
-        if shown and self.end_s <= survey.start_s:
-            self.times_s, self.wanted_s, self.runs = self.times_s[:0], [], []
         self.index, self.filled, self.seen = -1, 0, 0
         self.held: Any = None
-        self.held_s = -math.inf
-        self.last_interval_s = 1 / (survey.facts.fps or 25)
+        self.held_s, self.origin_s = -math.inf, survey.origin_s
+        self.interval_s = 1 / (survey.facts.fps or 25)
         self.frames: np.ndarray | None = None
         self.reformatter = VideoReformatter()
 
@@ -604,20 +608,21 @@ class _Picture:
             self.runs.pop(0)
 
     def _see(self, frame: Any) -> None:
-        self.seen += 1
-        if frame.pts is not None:
-            at_s = frame.pts * self.unit_s
+        if self.seen < len(self.order_s):
+            at_s = self.order_s[self.seen]
+        elif self.order_s or frame.pts is None:  # Raw streams carry no times at all.
+            at_s = self.origin_s + self.seen * self.interval_s
         else:
-            at_s = self.held_s + self.last_interval_s if self.held is not None else float(self.times_s[0])
+            at_s = frame.pts * self.unit_s
+        self.seen += 1
         while self.filled < len(self.times_s) and self.times_s[self.filled] + _SAME_S < at_s:
-            if self.held is None and self.wanted_s[self.filled] + _SAME_S < at_s:
-                self.watch.damaged = True
             self._keep(frame if self.held is None else self.held, at_s if self.held is None else self.held_s)
         self.held, self.held_s = frame, at_s
 
     def _keep(self, frame: Any, at_s: float) -> None:
         """Converts the frame for the next sampling time."""
-        if frame.is_corrupt or abs(at_s - self.wanted_s[self.filled]) > _SAME_S and self.wanted_s[self.filled] > -1e9:
+        wanted_s = self.wanted_s[self.filled]
+        if frame.is_corrupt or abs(at_s - wanted_s) > _SAME_S and wanted_s > -math.inf:
             self.watch.damaged = True
         turns = _quarter_turns(frame)
         if self.frames is None:
@@ -626,9 +631,12 @@ class _Picture:
             shape = (width, height) if turns % 2 else (height, width)
             self.frames = np.empty((len(self.times_s), *shape, 3), np.uint8)
         width, height = self.size
-        picture = self.reformatter.reformat(
-            frame, width, height, "rgb24", threads=1,
-            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
+        try:
+            picture = self.reformatter.reformat(
+                frame, width, height, "rgb24", threads=1,
+                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
+        except av.FFmpegError as error:  # A pixel format that only a broken header asks for.
+            raise self.watch.error("damaged") from error
         self.frames[self.filled] = np.rot90(picture.to_ndarray(), self.turns)
         self.filled += 1
 
@@ -637,7 +645,7 @@ class _Picture:
         while self.held is not None and self.filled < len(self.times_s):
             if self.wanted_s[self.filled] > self.held_s + _SAME_S:
                 self.watch.damaged = True
-                self.end_s = min(self.end_s, self.held_s + self.last_interval_s)
+                self.end_s = min(self.end_s, self.held_s + self.interval_s)
                 break
             self._keep(self.held, self.held_s)
         self.times_s = self.times_s[: self.filled]
@@ -680,9 +688,11 @@ class _Sound:
 
     def add(self, packet: Any) -> None:
         at_s = _time_s(packet, self.unit_s)
-        # Each block stands for itself, but codecs need a few blocks before it to be right.
-        if at_s is not None and not self.start_s - 0.25 <= at_s < self.until_s:
-            return
+        # Codecs need a few blocks before the part to be right in it.
+        if at_s is not None:
+            until_s = at_s + (packet.duration or 0) * self.unit_s
+            if until_s < self.start_s - 0.25 or at_s >= self.until_s:
+                return
         for frame in _decode(self.audio.codec_context, packet, self.watch):
             self._place(frame)
 
@@ -702,7 +712,13 @@ class _Sound:
         frame.pts = None
         self.fifo.write(frame)
         if self.fifo.samples >= frame.sample_rate:  # A second at a time: the resampler's cost is by the call.
-            self._write(self.resampler.resample(self.fifo.read()))
+            self._resample(self.fifo.read())
+
+    def _resample(self, block: Any) -> None:
+        try:
+            self._write(self.resampler.resample(block))
+        except av.FFmpegError:  # A broken header can ask for a rate or a layout that does not exist.
+            self.watch.damaged = True
 
     def _write(self, frames: list[Any]) -> None:
         for frame in frames:
@@ -716,8 +732,8 @@ class _Sound:
     def _flush(self) -> None:
         if self.fifo is not None:
             if self.fifo.samples:
-                self._write(self.resampler.resample(self.fifo.read()))
-            self._write(self.resampler.resample(None))
+                self._resample(self.fifo.read())
+            self._resample(None)
             self.fifo = self.resampler = None
 
     def finish(self) -> None:

@@ -14,7 +14,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ _import_torchvision()
 
 from tokenizers.decoders import DecodeStream  # noqa: E402
 from transformers import (  # noqa: E402
+    DynamicCache,
     Qwen2_5OmniProcessor,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -326,6 +327,55 @@ def prompt_positions(model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch
     return positions[:, 0]
 
 
+@torch.inference_mode()
+def answer_batch(checkpoint: Checkpoint, batch: Sequence[Mapping[str, Any]], limit: int) -> list[list[int]]:
+    """Greedy answers (token ids without the end token) of several prepared clips at once, equal to one by one.
+
+    Clips of any length and any tracks may be mixed: each gets the rotary positions that it has alone. Prompts are
+    padded on the left.
+    """
+    model, processor = checkpoint.model, checkpoint.processor
+    text_model, device = model.model.language_model, model.device
+    embeddings, positions = [], []
+    for inputs in batch:
+        on_device = {key: value.to(device) if torch.is_tensor(value) else value for key, value in inputs.items()}
+        embeddings.append(embed(model, on_device["input_ids"], encode_media(model, on_device))[0])
+        positions.append(prompt_positions(model, inputs))
+    longest = max(map(len, embeddings))
+    width = embeddings[0].shape[-1]
+    hidden = embeddings[0].new_zeros(len(batch), longest, width)
+    places = torch.ones(3, len(batch), longest, dtype=torch.long, device=device)
+    mask = torch.zeros(len(batch), longest, dtype=torch.long, device=device)
+    for row, (embedding, position) in enumerate(zip(embeddings, positions, strict=True)):
+        hidden[row, longest - len(embedding) :] = embedding
+        places[:, row, longest - len(embedding) :] = position.to(device)
+        mask[row, longest - len(embedding) :] = 1
+    following = torch.tensor([int(position.max()) + 1 for position in positions], device=device)
+    ends = _end_tokens(model)
+    blocked = _placeholders(processor.tokenizer)
+    answers: list[list[int]] = [[] for _ in batch]
+    open_rows = set(range(len(batch)))
+    cache = DynamicCache(config=model.config.get_text_config())
+    for _ in range(limit):
+        out = text_model(inputs_embeds=hidden, attention_mask=mask, position_ids=places, past_key_values=cache,
+                         use_cache=True)  # fmt: skip
+        logits = model.lm_head(out.last_hidden_state[:, -1])
+        logits[:, blocked] = -torch.inf
+        tokens = logits.argmax(-1)
+        for row in sorted(open_rows):
+            if int(tokens[row]) in ends:
+                open_rows.discard(row)
+            else:
+                answers[row].append(int(tokens[row]))
+        if not open_rows:
+            break
+        hidden = model.get_input_embeddings()(tokens)[:, None]
+        places = following.expand(3, -1)[..., None]
+        following = following + 1
+        mask = torch.cat([mask, mask.new_ones(len(batch), 1)], dim=1)
+    return answers
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the model was given, once the clip is decoded. ``notes``: keys of media.NOTES (a track is missing, ...)."""
@@ -446,7 +496,6 @@ class Engine:
         """(token id, its text) one by one; the text may be empty while a character is incomplete."""
         model, processor = self.checkpoint.model, self.checkpoint.processor
         tokenizer = processor.tokenizer
-        placeholders = [tokenizer.convert_tokens_to_ids(token) for token in MEDIA_TOKENS.values()]
         out: queue.SimpleQueue = queue.SimpleQueue()
         flag = threading.Event()
         batch = {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in inputs.items()}
@@ -460,8 +509,7 @@ class Engine:
                         **batch,
                         max_new_tokens=limit,
                         do_sample=False,
-                        # A sampled media placeholder would crash the next forward.
-                        suppress_tokens=[token for token in placeholders if token is not None],
+                        suppress_tokens=_placeholders(tokenizer),
                         stopping_criteria=StoppingCriteriaList([_Stop(flag)]),
                         streamer=_Tokens(out),
                     )
@@ -483,6 +531,12 @@ class Engine:
         finally:
             flag.set()
             thread.join()
+
+
+def _placeholders(tokenizer: Any) -> list[int]:
+    """Media tokens: one in an answer would crash the next forward, so they are never chosen."""
+    ids = (tokenizer.convert_tokens_to_ids(token) for token in MEDIA_TOKENS.values())
+    return [token for token in ids if token is not None]
 
 
 def _end_tokens(model: torch.nn.Module) -> set[int]:

@@ -63,7 +63,8 @@ NOTES: dict[str, dict[str, str]] = {
 TITLES: dict[int, dict[str, tuple[str, ...]]] = {
     2: {
         "scene": tuple(
-            "scene,scenes,background,backdrop,setting,environment,surroundings,context,location,场景,背景,视频描述,"
+            "scene,scenes,background,backdrop,setting,environment,surroundings,context,"
+            "location,atmosphere,场景,背景,视频描述,"
             "画面描述,画面,环境,情境".split(",")
         ),
         "face": tuple(
@@ -73,23 +74,27 @@ TITLES: dict[int, dict[str, tuple[str, ...]]] = {
         ),
         "body": tuple(
             "body,bodily,body language,body lang,body movement,body movements,body posture,gesture,gestures,posture,"
-            "movements,head movement,head movements,hand gestures,physical gestures,肢体语言,肢体动作,肢体,身体语言,"
+            "movements,head movement,head movements,hand gestures,physical gestures,non verbal,nonverbal,actions,"
+            "behavior,behaviour,肢体语言,肢体动作,肢体,身体语言,"
             "身体动作,身体,动作,姿态,姿势,手势,体态".split(",")
         ),
         "speech": tuple(
-            "speech,speech content,spoken content,spoken words,words,transcript,transcription,utterance,dialogue,verbal,"
-            "linguistic,subtitles,语音内容,说话内容,语音文本,语言内容,言语内容,言语,台词,话语,文本,转录,转写,对白,"
+            "speech,speech content,spoken content,spoken words,words,transcript,transcription,utterance,dialogue,"
+            "verbal,linguistic,subtitles,语音内容,说话内容,语音文本,语言内容,言语内容,言语,台词,话语,文本,转录,转写,对白,"
+            ""
             "对话,字幕".split(",")
         ),
         "prosody": tuple(
-            "prosody,prosodic,acoustic,acoustics,acoustic feat,tone,tone of voice,intonation,pitch,voice,vocal,"
+            "prosody,prosodic,acoustic,acoustics,acoustic feat,tone,tone of voice,intonation,"
+            "pitch,voice,vocal,delivery,"
             "paralinguistic,speaking style,speech style,speech characteristics,speech features,speech patterns,"
             "声学特征,声学,韵律,语调,语气,声音,音色,嗓音,音调,语速,语音语调,语音特征".split(",")
         ),
         "reasoning": tuple(
             "reasoning,conclusion,summary,synthesis,inference,interpretation,sentiment,sentiment analysis,"
             "emotion analysis,emotion state,emotion reasoning,emotion recognition,emotion inference,emotional state,"
-            "affective state,comprehensive analysis,overall analysis,multimodal analysis,final analysis,answer,"
+            "emotional expression,affective state,comprehensive analysis,overall analysis,"
+            "multimodal analysis,final analysis,answer,"
             "情绪状态,情感状态,情绪分析,情感分析,情绪推理,情感推理,推理,综合分析,综合推理,综合判断,整体分析,总结,结论,"
             "判断".split(",")
         ),
@@ -116,7 +121,8 @@ TITLES: dict[int, dict[str, tuple[str, ...]]] = {
 #: Words that a title may hold beside its phrases.
 FILLERS = frozenset(
     "a an the of and in on from between with by to for s desc description descriptions analysis assessment overview "
-    "detail details detailed information cue cues evidence feature features feat content characteristics state level "
+    "detail details detailed information cue cues evidence feature features feat content "
+    "characteristics state level quality "
     "modality modalities cross modal key main final primary dominant predicted general observed observation "
     "observations speaker speakers person clip his her their non "
     "分析 描述 的 和 与 及 以及 及其 其 中 在 对 详细 信息 特征 内容 部分 方面 证据 线索 细节 情况 表现 主要 最终 最后 "
@@ -137,6 +143,7 @@ _LONGEST_PHRASE = max(map(len, _PHRASES))
 
 #: Published JSON keys -> sections; our own section names are read as keys too.
 _KEYS = {path[-1]: section for section, path in DIMENSIONS.items()} | {section: section for section in SECTIONS}
+_KEY_NAMES = {*_KEYS, *(key for path in DIMENSIONS.values() for key in path)}
 _GROUPS = (VISUAL, ACOUSTIC, ("reasoning", "relation", "emotion"))
 
 _EMOTION_SEPARATOR = re.compile(r"[,，、;；\r\n]")
@@ -150,6 +157,8 @@ _VERDICTS = re.compile(
     r"|不一致|不匹配|冲突|矛盾|相悖|不符)|(\b(?:consisten|congruen|agree|align|match)\w*|一致|相符|吻合|匹配))",
     re.IGNORECASE,
 )
+
+_VERDICT_WORDS = (*RELATIONS, "inconsistent", "一致", "不一致")
 
 # --- our tags -------------------------------------------------------------------------------------------------------
 
@@ -293,6 +302,7 @@ _TAIL = re.compile(
 )
 _RULE = re.compile(r"(?:-{3,}|\*{3,}|_{3,}|—{3,})[ \t]*")
 _LINE_LIMIT = 128
+_FENCES = ("", "json", "jsonc", "json5", "xml", "html", "markdown", "md", "text", "txt", "plaintext", "yaml")
 
 _WAIT: Any = object()  # the verdict "more input is needed"
 
@@ -356,7 +366,7 @@ def _judge_heading(line: str, ended: bool, closing: bool) -> _Markup | None:
         rank = 9
     else:
         rank = 8 if re.search(_NUMBER, words) else 7
-    kept = "" if known or not inside else tail["bracket"] + " "
+    kept = "" if known or not inside else tail["bracket"]
     return _Markup("heading", len(line) - len(left), section, " ".join(title.lower().split()), rank, kept, combined)
 
 
@@ -513,7 +523,8 @@ class Parser:
         notes = dict(self._notes)
         relation, said = sections.pop("relation"), []
         verdict, bare = read_relation(relation)
-        if relation and not (verdict and bare):
+        unfinished = self._section == "relation" and any(w.startswith(relation.lower()) for w in _VERDICT_WORDS)
+        if relation and not (verdict and bare) and not unfinished:
             said.append(relation)
             notes["relation_as_text" if verdict else "unreadable_relation"] = None
         emotion = sections.pop("emotion")
@@ -687,20 +698,22 @@ class Parser:
             if self._line_start:
                 patterns = (_JSON_OBJECT, _JSON_ARRAY, _JSON_KEY)
             verdict = _judge_patterns(patterns, text)
-            if closing and verdict is _WAIT:  # cut off inside the first key
-                key = re.fullmatch(r'[{\[\s]*"([a-z_]+)"?\s*', text)
-                verdict = bool(key and any(known.startswith(key[1]) for known in _KEYS)) or None
-            if verdict is True and text[0] == '"' and text.split('"')[1] not in _KEYS:
+            if closing and verdict is _WAIT:  # cut off before or inside the first key
+                key = re.fullmatch(r'[{\[\s]*(?:"([a-z_]*)"?\s*)?', text)
+                known = key and any(name.startswith(key[1] or "") for name in _KEY_NAMES)
+                verdict = bool(known and self._line_start) or None
+            if verdict is True and text[0] == '"' and text.split('"')[1] not in _KEY_NAMES:
                 verdict = None  # without a brace only a published key is JSON
             if verdict is True:
                 return _Markup("json", 0)
             waiting = verdict is _WAIT
         if self._line_start:
             if text[0] == "`":
-                fence = re.match(r"`{3}[A-Za-z0-9_+-]{0,16}|`{1,2}", text)[0]
+                fence = re.match(r"`{1,3}[A-Za-z0-9_+-]{0,16}", text)[0]
                 if len(fence) == len(text) and not closing:
                     return _WAIT
-                return _Markup("fence", len(fence)) if fence.startswith("```") else None
+                is_fence = fence[3:].lower() in _FENCES if fence[:3] == "```" else closing and self._structured
+                return _Markup("fence", len(fence)) if is_fence else None
             line, _, after = text.replace("\r", "\n").partition("\n")
             ended = closing or len(line) < len(text)
             if not after and len(text) <= _LINE_LIMIT:
@@ -804,7 +817,7 @@ class Parser:
         except ValueError:
             pass  # not JSON's escapes: the key is what stands there
         section = _section_of_key(key, container.section)
-        container.value = (section, "") if section else (container.section, f"{key}: ")
+        container.value = (section, "") if section else (container.section, f"{container.label}{key}: ")
         self._section = section or container.section or "reasoning"
         self._emit("", raw)
         return start + found

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from saber import media
-from saber.model import Checkpoint, embed, encode_media, prompt_positions
+from saber.model import Checkpoint, Settings, embed, encode_media, prompt_positions
 from saber.schema import Annotation, Clip
 from saber.sections import render
 
@@ -42,13 +42,12 @@ class SFTConfig:
     (2 epochs, batch 128, learning rate 1e-4); the rest is ours. The script's default recipe is SABER-Mini's."""
 
     model: str = option("Qwen/Qwen2.5-Omni-7B", "the base: a name, a folder or a Hub id")
-    data: str = option("data/saber", "a folder (or Hub id) that datasets.load_dataset reads, with its clips")
+    data: str = option("data/saber", "a folder that datasets.load_dataset reads, with its clips")
     split: str = option("train", "its split")
     output_dir: str = option("runs/sft", "where checkpoints, logs and run.json go")
     prompt: str = option("sed", "name of the prompt files in saber/prompts")
     max_new_tokens: int = option(4096, "bound of an answer, saved with the checkpoint")
     title: str = option("SABER-LLM", "name for people, saved with the checkpoint")
-    trained_on: str = option("the SABER dataset", "what it learned from, in one phrase, shown on the page")
     epochs: float = option(2.0, "passes over the data (paper: 2)")
     max_steps: int = option(0, "stop after so many optimizer steps; 0: as epochs say")
     batch_size: int = option(128, "clips a step over all processes (paper: 128)")
@@ -59,6 +58,7 @@ class SFTConfig:
     max_grad_norm: float = option(1.0, "gradient clipping")
     train_encoders: bool = option(False, "also train the audio and vision encoders")
     bf16: bool = option(True, "bfloat16 autocast")
+    cpu: bool = option(False, "train on the CPU even where there is a GPU")
     seed: int = option(0, "data order and initialisation")
     workers: int = option(1, "processes that decode ahead of the model; 0: in line")
     cache_dir: str | None = option(None, "keep what frozen encoders give here, between epochs and runs")
@@ -73,6 +73,16 @@ class SFTConfig:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be between 0 and 1")
         if self.epochs <= 0 and self.max_steps <= 0:
             raise ValueError(f"epochs is {self.epochs} and max_steps {self.max_steps}; one must be above 0")
+
+
+class DataError(ValueError):
+    """Training data cannot be used. The message names the data, the field and the next step."""
+
+
+def trained_settings(base: Settings, config: SFTConfig) -> Settings:
+    """The settings of the checkpoint that a run gives: the base's media settings, the run's prompt and title."""
+    about = {**base.about, "title": config.title}
+    return Settings.build(config.prompt, media=base.media, max_new_tokens=config.max_new_tokens, about=about)
 
 
 @dataclass(frozen=True)
@@ -103,9 +113,15 @@ def read_rows(data: str, split: str, seed: int = 0) -> list[Row]:
     language is asked for it by name in half of the rows, and "in the clip's language" in the other half."""
     from datasets import load_dataset
 
+    if not Path(data).is_dir():
+        raise DataError(f"data folder {data!r} does not exist; render one: python -m saber studio {data} --clips 8000")
     rows = []
     rng = random.Random(seed)
-    for record in load_dataset(data, split=split):
+    try:
+        records = load_dataset(data, split=split)
+    except ValueError as error:
+        raise DataError(f"{data} has no split {split!r}: {error}") from error
+    for record in records:
         annotation = Annotation.from_json(record, name=str(record.get("id")))
         language = record["language"]
         spoken = record.get("spoken_language") or language
@@ -332,7 +348,7 @@ def run_sft(
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision="bf16" if config.bf16 else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if config.bf16 else "no", cpu=config.cpu)
     torch.manual_seed(config.seed)
     model, out = checkpoint.model, Path(config.output_dir)
     prompts = prompts or checkpoint.settings.prompts
@@ -424,7 +440,10 @@ def run_sft(
             _save(state_path, config, step + 1, accelerator, loss_module, optimizer)
     bar.close()
     model.eval()
-    return {"steps": steps, "skipped": skipped, "seconds": round(time.perf_counter() - began, 1), "log": records}
+    return {
+        "steps": steps, "skipped": skipped, "seconds": round(time.perf_counter() - began, 1), "log": records[-5:],
+        "is_main_process": accelerator.is_main_process,
+    }  # fmt: skip
 
 
 def _save(path: Path, config: SFTConfig, step: int, accelerator: Any, loss_module: Any, optimizer: Any) -> None:

@@ -263,6 +263,35 @@ def test_a_wav_and_a_part_of_it(tmp_path):
     assert_sounds(other_rate, rate_hz=24000)
 
 
+@pytest.mark.parametrize(("name", "codec", "sound"), [
+    ("a.ts", "h264", "aac"),  # Its clock does not start at 0.
+    ("a.avi", "h264", "pcm_s16le"),  # It stores no presentation times, and the pictures are reordered.
+    ("a.h264", "h264", None),  # It stores no times at all.
+    ("a.mov", "h264", "pcm_s16le"), ("a.webm", "vp9", "opus"), ("a.flv", "h264", "aac")])
+def test_other_containers_show_the_right_frame_at_the_right_time(tmp_path, name, codec, sound):
+    path = render(tmp_path / name, seconds=4, codec=codec, sound=sound)
+    for start_s, end_s in ((0.0, None), (2.3, 3.6)):
+        decoded = decode(Clip(str(path), start_s, end_s), MediaSettings(fps=5))
+        assert_shows(decoded, start_s, tolerance=4)
+        assert len(decoded.frames) == (7 if end_s else 20) and "damaged" not in decoded.notes
+        if sound and sound != "aac":  # In these containers AAC keeps its run-up of 21 ms.
+            assert_sounds(decoded, start_s, times=(0.2, 0.7, 1.1))
+
+
+def test_a_long_sound_block_is_heard_from_its_middle_on(tmp_path):
+    path = tmp_path / "blocks.mkv"
+    with av.open(str(path), "w") as out:
+        audio = out.add_stream("pcm_s16le", rate=16000, layout="mono")
+        values = (sound_values(4, 16000) * 32767).astype(np.int16)
+        for second in range(0, 4, 2):
+            block = values[None, second * 16000 : (second + 2) * 16000]
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16000, second * 16000
+            out.mux(audio.encode(frame))
+    part = decode(Clip(str(path), 1.5, 3.0))
+    assert_sounds(part, 1.5)
+
+
 def test_a_click_lies_at_its_sample(tmp_path):
     values = np.zeros(48000, np.float32)
     values[24000] = 0.9
@@ -343,10 +372,10 @@ def test_a_cover_picture_is_not_a_picture_track(tmp_path):
 @pytest.mark.parametrize("pixels", [(None, None), (None, 500), (4000, 100_000)])
 def test_odd_and_thin_pictures_are_read(tmp_path, size, pixels):
     width, height = size
-    path = tmp_path / "odd.mkv"
+    path = tmp_path / "odd.mov"
     with av.open(str(path), "w") as out:
-        video = out.add_stream("ffv1", rate=5)
-        video.width, video.height, video.pix_fmt = width, height, "bgr0"
+        video = out.add_stream("png", rate=5)
+        video.width, video.height, video.pix_fmt = width, height, "rgb24"
         for _ in range(5):
             values = np.full((height, width, 3), (200, 100, 50), np.uint8)
             out.mux(video.encode(av.VideoFrame.from_ndarray(values, format="rgb24")))
@@ -479,6 +508,14 @@ def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
     assert_sounds(decoded, times=(0.3, 1.0, 1.8))
     webm = render(tmp_path / "whole.webm", seconds=6, codec="vp8", sound="opus")
     assert 2 < decode(Clip(str(cut(webm, 0.6, tmp_path / "cut.webm")))).duration_s < 5
+
+
+def test_a_header_that_asks_for_the_impossible_is_an_error_and_no_bug(tmp_path):
+    data = bytearray(render(tmp_path / "a.wav", seconds=1, codec=None, sound="pcm_s16le").read_bytes())
+    data[24:28] = (2_000_000_000).to_bytes(4, "little")  # The sample rate.
+    (tmp_path / "rate.wav").write_bytes(data)
+    with pytest.raises(MediaError):
+        decode(Clip(str(tmp_path / "rate.wav")))
 
 
 def test_noise_inside_a_file_is_noted_or_survived_and_never_crashes_the_caller(tmp_path):

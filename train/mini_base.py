@@ -450,7 +450,8 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, An
     }
     settings = SFTConfig(
         output_dir=str(work / "join"), max_steps=config.join_steps, batch_size=32, micro_batch_size=16,
-        seed=config.seed, learning_rate=config.join_learning_rate, cache_dir=str(work / "features"), workers=1, title="SABER-Mini-Base",
+        seed=config.seed, learning_rate=config.join_learning_rate, cache_dir=str(work / "features"), workers=1,
+        title="SABER-Mini-Base",
     )  # fmt: skip
     return run_sft(checkpoint, list(plain_rows(config, rows)), settings, prompts)
 

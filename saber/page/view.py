@@ -17,9 +17,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from saber.media import MediaError
+from saber import media, sections
 from saber.model import Done, Seen
-from saber.page.texts import say
+from saber.page.texts import WORDS, say
 from saber.schema import ACOUSTIC, LANGUAGES, RELATIONS, SECTIONS, VERDICT, VISUAL, Clip
 from saber.sections import Event
 
@@ -29,6 +29,8 @@ CARDS = tuple(card for cards in GROUPS.values() for card in cards)
 #: What changes on the page, by name: each is one HTML component with this element id.
 PARTS = ("status", *(f"group-{group}" for group in GROUPS), *(f"card-{card}" for card in CARDS), "facts")
 
+#: Notes that the cards say themselves.
+_ON_CARDS = ("no_picture", "no_sound")
 _SOUND_EVENT = re.compile(r"&lt;/?[^\W\d_][\w -]{0,30}&gt;")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _log = logging.getLogger(__name__)
@@ -40,8 +42,8 @@ class PageState:
 
     ``phase``: empty, waiting (asked, clip not read yet), looking (clip read, no text yet), writing, done, stopped or
     failed. ``language``: of the page's own words, "en" or "zh". ``follows_clip``: the language was left to the
-    model. ``writing``: the section that text arrives for. ``problem``: the sentence for a failed run. Times in
-    seconds from the start of the run.
+    model. ``writing``: the section that text arrives for. ``notes``: keys of the NOTES of saber.media and
+    saber.sections. ``problem``: the sentence for a failed run. Times in seconds from the start of the run.
     """
 
     phase: str = "empty"
@@ -120,7 +122,7 @@ def follow(
     language: str | None,
     state: PageState,
     *,
-    every_s: float = 0.04,
+    every_s: float = 0.03,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[PageState]:
     """Runs the engine on a clip and yields page states: at least one, and the last is final (done or failed).
@@ -142,7 +144,7 @@ def follow(
                 if held and (turned or now - last >= every_s):
                     yield state
                     last, held = clock(), False
-    except MediaError as error:
+    except media.MediaError as error:
         yield state.fail(media_sentence(error, state.language))
     except Exception:
         # The page is the last place that can tell the visitor anything; the cause goes to the log, without the clip.
@@ -167,11 +169,11 @@ def render_cards(state: PageState) -> str:
 
 def render_card(state: PageState, card: str) -> str:
     """One card: its title, its text or a quiet placeholder, and why it is empty where that is known."""
-    sections = VERDICT if card == "verdict" else (card,)
-    writing = state.writing in sections
-    written = any(state.texts.get(section, "").strip() for section in sections)
+    holds = VERDICT if card == "verdict" else (card,)
+    writing = state.writing in holds
+    written = any(state.texts.get(section, "").strip() for section in holds)
     if card == "verdict" and written:
-        body = "".join(_verdict_row(state, section) for section in sections)
+        body = "".join(_verdict_row(state, section) for section in holds)
     elif written:
         body = f'<p class="text">{_prose(state.texts[card])}</p>'
     else:
@@ -213,7 +215,8 @@ def render_facts(state: PageState) -> str:
     if times:
         text = say(language, "list").join(times)
         sentences.append(say(language, "sentence", text=text[0].upper() + text[1:]))
-    notes = "".join(f"<li>{_escape(note)}</li>" for note in state.notes)
+    told = [note_sentence(note, language) for note in state.notes if note not in _ON_CARDS]
+    notes = "".join(f"<li>{_escape(note)}</li>" for note in told)
     return (
         f'<p class="facts" lang="{_lang(state)}">{_escape((" " if language == "en" else "").join(sentences))}</p>'
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
@@ -236,9 +239,20 @@ def render_about(about: Mapping[str, Any], language: str = "en") -> str:
     return f'<p class="about" lang="{_LANG[language]}">{_escape(text)}</p>'
 
 
-def media_sentence(error: MediaError, language: str) -> str:
-    """The plain sentence of a media error, in the page's language."""
-    return error.sentence(language)
+def media_sentence(error: media.MediaError, language: str) -> str:
+    """The plain sentence of a media error: the page's own where it has one, else that of saber.media."""
+    key = f"problem_{error.reason}"
+    return say(language, key, **error.values) if key in WORDS[language] else error.sentence(language)
+
+
+def note_sentence(key: str, language: str) -> str:
+    """The sentence of a note: the page's own where it has one, else that of saber.media or saber.sections."""
+    if f"note_{key}" in WORDS[language]:
+        return say(language, f"note_{key}")
+    for table in (media.NOTES, sections.NOTES):
+        if key in table:
+            return table[key][language]
+    return key  # a sentence of its own
 
 
 _LANG = {"en": "en", "zh": "zh-Hans"}

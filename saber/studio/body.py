@@ -191,7 +191,7 @@ class Figure:
 
     def _arm(self, pen: Pen, arm: Arm) -> None:
         """A sleeve from shoulder over elbow to wrist, outlined so that it stands off the torso, and the hand."""
-        sleeve = mix(self.cloth, (255, 255, 255) if sum(self.cloth) < 250 else (0, 0, 0), 0.1)
+        sleeve = mix(self.cloth, (255, 255, 255) if sum(self.cloth) < 250 else (0, 0, 0), 0.15)
         outline = INK if pen.style == 1 else mix(self.cloth, (0, 0, 0), 0.45)
         if sum(self.cloth) < 250 and pen.style == 0:
             outline = mix(self.cloth, (255, 255, 255), 0.3)

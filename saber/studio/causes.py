@@ -105,7 +105,7 @@ def words_relation(valence: str | None, voice: str | None) -> str:
 
 
 def truth(spec: ClipSpec) -> dict[str, str]:
-    """What can be perceived of a clip: attribute -> value, for the attributes of world.ATTRIBUTES that can be perceived,
+    """What can be perceived of a clip: attribute -> value, for those of world.ATTRIBUTES that can be perceived,
     plus "words" (the transcript without events) and "emotion" (a key of EMOTIONS). What cannot be perceived is
     left out, so an answer that claims it has invented it."""
     found: dict[str, str] = {}

@@ -49,7 +49,7 @@ AU_INDEX: Mapping[str, int] = MappingProxyType({name: index for index, name in e
 KINDS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "joy": {"AU6": 1.0, "AU12": 1.0, "AU25": 0.7},
-        "polite": {"AU12": 0.8},
+        "polite": {"AU12": 1.0},
         "sadness": {"AU1": 1.0, "AU4": 0.5, "AU15": 1.0, "AU17": 0.6, "AU43": 0.3},
         "anger": {"AU4": 1.0, "AU5": 0.5, "AU7": 0.5, "AU23": 0.9, "AU24": 0.8},
         "fear": {"AU1": 1.0, "AU2": 0.6, "AU4": 0.5, "AU5": 1.0, "AU20": 1.0, "AU25": 0.8, "AU26": 0.25},
@@ -163,7 +163,7 @@ def _expression(kind: str, times_s: np.ndarray, duration_s: float, rng: np.rando
     apex = intensities(kind)
     count = len(apex)
     scale = min(1.0, duration_s)
-    strength = rng.uniform(0.88, 1.0)
+    strength = rng.uniform(0.9, 1.0)
     lag_s = rng.uniform(0, 0.06, count) * scale
     phase, rate_hz = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.3, 0.7, count)
     columns = times_s[:, None]
@@ -198,7 +198,7 @@ def _gaze(kind: str, times_s: np.ndarray, rng: np.random.Generator) -> np.ndarra
     target, next_s = rest, 0.0
     for index, time_s in enumerate(times_s):
         if time_s >= next_s:
-            target = rest + rng.normal(0, 0.06, 2).clip(-0.12, 0.12)
+            target = rest + rng.normal(0, 0.05, 2).clip(-0.1, 0.1)
             next_s = time_s + rng.uniform(0.4, 1.4)
         gaze[index] = target
     return gaze.clip(-1.1, 1.1)

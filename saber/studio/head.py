@@ -62,7 +62,7 @@ class Head:
         self.brow_w = rng.uniform(0.075, 0.095) * (0.85 if female else 1.12) * (1.15 if ink else 1.0)
         self.brow_y = rng.uniform(-0.40, -0.365)
         self.nose = rng.uniform(0.85, 1.15) * (1.2 if ink else 1.0)
-        self.mouth_w = rng.uniform(0.27, 0.305)
+        self.mouth_w = rng.uniform(0.295, 0.325)
         self.lips = rng.uniform(0.85, 1.15) * (1.15 if female else 0.9)
 
         # The scale's lightest tones get some blood, its darkest some light, so that lids and brows stay visible.
@@ -77,10 +77,10 @@ class Head:
         if identity.hair_color == "grey":
             brow = (104, 102, 106) if not dark else (206, 204, 206)
         self.crease_color = INK if ink and not dark else mix(skin, (90, 20, 0), 0.5) if not dark else (
-            mix(skin, (236, 190, 160), 0.42))
-        lip = mix(skin, (206, 62, 72), 0.5 if female else 0.36)
+            mix(skin, (236, 190, 160), 0.5))
+        lip = mix(skin, (206, 62, 72), 0.55 if female else 0.44)
         if dark:
-            lip = mix(skin, (214, 104, 104), 0.55 if female else 0.42)
+            lip = mix(skin, (216, 100, 100), 0.7 if female else 0.58)
         line = INK if ink else (26, 18, 18)
 
         self.p_skin = _filled(self.skin)
@@ -94,15 +94,16 @@ class Head:
         self.p_lower = _lined(mix(self.shade, line, 0.4), 0.022)
         self.p_brow = _filled(INK if ink and not dark else brow)
         self.p_lip = _filled(lip)
-        self.p_lip_line = _lined(mix(lip, (40, 0, 0), 0.7) if not ink else INK, 0.04)
+        self.p_lip_line = _lined(mix(lip, (40, 0, 0), 0.7) if not ink else INK, 0.05)
         self.p_inside = _filled((74, 18, 24) if not ink else INK)
         self.p_teeth = _filled((250, 248, 240))
         self.p_tongue = _filled((206, 90, 92))
-        self.p_crease = _lined(self.crease_color, 0.032)
+        self.p_crease = _lined(self.crease_color, 0.038)
         self.p_nose = _lined(INK if ink and not dark else mix(self.crease_color, self.skin, 0.25), 0.035)
+        blush = (226, 80, 70) if not dark else (240, 130, 100)
         self.p_blush = skia.Paint(
             AntiAlias=True,
-            Shader=skia.GradientShader.MakeRadial((0, 0), 1, [rgb((226, 80, 70), 0.34), rgb((226, 80, 70), 0.0)]),
+            Shader=skia.GradientShader.MakeRadial((0, 0), 1, [rgb(blush, 0.5), rgb(blush, 0.0)]),
         )
         self.p_beard = _filled(self.hair if not dark else mix(self.hair, (0, 0, 0), 0.3), 0.92)
         self.p_rim = _lined((40, 34, 40) if not dark else (206, 176, 110), 0.034)
@@ -155,7 +156,8 @@ class Head:
             high = -0.66
             self._strand(pen, path((-o, 0.05), (-o - 0.08, -0.6, -0.62, -1.13, 0, -1.13),
                                    (0.62, -1.13, o + 0.08, -0.6, o, 0.05), (o - 0.07, -0.12),
-                                   (w - 0.05, -0.42, 0.5, high), (0.2, high + 0.03, -0.1, high - 0.1), (-0.3, high + 0.02, -0.52, high + 0.04),
+                                   (w - 0.05, -0.42, 0.5, high), (0.2, high + 0.03, -0.1, high - 0.1),
+                                   (-0.3, high + 0.02, -0.52, high + 0.04),
                                    (-w + 0.04, -0.42, -o + 0.07, -0.12), close=True))
         elif kind in ("long", "bun"):
             part = 0.16 if kind == "long" else 0.0
@@ -272,7 +274,7 @@ class Head:
             one = side == 1
             crease(canvas, a["AU4"], (px(side * 0.055), -0.42), (px(side * 0.04), -0.27))
             smile = max(a["AU12"], a["AU12L"] if one else 0.0)
-            fold = max(0.8 * smile, a["AU9"], a["AU10"], age)
+            fold = max(smile, a["AU9"], a["AU10"], age)
             lift = 0.1 * max(a["AU9"], a["AU10"])
             crease(canvas, fold, (px(side * 0.17), 0.2 - lift),
                    (px(side * (0.36 + 0.1 * smile)), 0.26 - lift, px(side * (0.39 + 0.08 * smile)), 0.5 - 0.05 * smile))
@@ -301,7 +303,7 @@ class Head:
     def _eye(self, canvas: skia.Canvas, a: dict[str, float], gaze: list[float], px: Across, side: int) -> None:
         x, y, w = self.eye_x, -0.05, self.eye_w
         inner, middle, outer = px(side * (x - w)), px(side * x), px(side * (x + w))
-        up = self.eye_h * (1 + 0.5 * a["AU5"] - 0.25 * a["AU7"] - 0.15 * a["AU6"] - 0.15 * a["AU9"])
+        up = self.eye_h * (1 + 0.5 * a["AU5"] - 0.25 * a["AU7"] - 0.3 * a["AU6"] - 0.15 * a["AU9"])
         raised = up
         up *= 1 - 0.45 * max(0.0, min(1.0, gaze[1]))  # the upper lid follows the gaze down
         low = 0.105 * (1 - 0.95 * a["AU6"] - 0.55 * a["AU7"] - 0.35 * a["AU9"] + 0.1 * a["AU5"])
@@ -371,21 +373,21 @@ class Head:
         """Lips from the action units; the voice opens them further, least where they are pressed together."""
         voice = voice * (1 - 0.5 * a["AU24"])
         smile, stretch = a["AU12"], a["AU20"]
-        y = 0.54 + 0.025 * smile - 0.045 * a["AU15"] - 0.03 * a["AU17"] - 0.03 * a["AU10"]
-        width = self.mouth_w * (1 + 0.4 * smile + 0.4 * stretch - 0.28 * a["AU23"] - 0.3 * a["AU26"] * (1 - stretch)
+        y = 0.54 + 0.055 * smile - 0.045 * a["AU15"] - 0.03 * a["AU17"] - 0.03 * a["AU10"]
+        width = self.mouth_w * (1 + 0.42 * smile + 0.36 * stretch - 0.28 * a["AU23"] - 0.3 * a["AU26"] * (1 - stretch)
                                 - 0.1 * voice + 0.08 * a["AU10"])  # fmt: skip
-        corner = 0.53 - 0.11 * smile + 0.13 * a["AU15"] + 0.02 * stretch
-        right_y = corner - 0.18 * a["AU12L"] - 0.02 * a["AU14L"]
-        right_x = px(width * (1 + 0.3 * a["AU12L"] + 0.1 * a["AU14L"]))
+        corner = 0.54 - 0.175 * smile + 0.13 * a["AU15"] + 0.02 * stretch
+        right_y = corner - 0.2 * a["AU12L"] - 0.02 * a["AU14L"]
+        right_x = px(width * (1 + 0.34 * a["AU12L"] + 0.1 * a["AU14L"]))
         left_x, left_y, mid_x = px(-width), corner, px(0.0)
         top = y - 0.02 * a["AU25"] - 0.05 * a["AU26"] - 0.03 * voice - 0.1 * a["AU10"] - 0.05 * stretch * a["AU25"]
-        bottom = (y + 0.04 * a["AU25"] + 0.12 * smile * a["AU25"] + 0.22 * a["AU26"] + 0.19 * voice
+        bottom = (y + 0.04 * a["AU25"] + 0.1 * smile * a["AU25"] + 0.22 * a["AU26"] + 0.19 * voice
                   + 0.07 * stretch * a["AU25"] + 0.04 * a["AU16"] - 0.02 * a["AU17"] * a["AU10"])  # fmt: skip
         average = (left_y + right_y) / 2
         # A cubic passes at a quarter of its ends and three quarters of its controls.
         top_c, bottom_c = (top - 0.25 * average) / 0.75, (bottom - 0.25 * average) / 0.75
         thin = 1 - 0.75 * a["AU24"] - 0.2 * a["AU23"] - 0.2 * smile
-        upper, lower = 0.055 * self.lips * max(0.15, thin), 0.075 * self.lips * max(0.15, thin + 0.3 * a["AU17"])
+        upper, lower = 0.062 * self.lips * max(0.15, thin), 0.085 * self.lips * max(0.15, thin + 0.3 * a["AU17"])
         spread = 0.55 + 0.3 * max(a["AU26"], stretch, a["AU10"])  # how square the opening is
         l_c, r_c = mid_x + (left_x - mid_x) * spread, mid_x + (right_x - mid_x) * spread
         canvas.drawPath(

@@ -203,7 +203,7 @@ LEXICON: dict[str, dict[str, Phrases]] = {
             "fists": "双手握拳 | 握紧拳头",
             "shrug": "耸起肩膀 | 耸了耸肩",
         }),
-        "level": _split({"low": "音调低 | 嗓音低", "mid": "音调适中 | 嗓音不高不低", "high": "音调高 | 嗓音高"}),
+        "level": _split({"low": "音调低 | 声调低", "mid": "音调适中 | 声调不高不低", "high": "音调高 | 声调高"}),
         "movement": _split({"flat": "语调平淡 | 没有起伏", "lively": "语调多变 | 起伏明显"}),
         "rate": _split({"slow": "语速慢 | 说得慢", "normal": "语速正常 | 不快不慢", "fast": "语速快 | 说得快"}),
         "loudness": _split({"soft": "音量小 | 说得轻", "normal": "音量正常 | 音量适中", "loud": "音量大 | 说得响"}),
@@ -350,7 +350,6 @@ UNPERCEIVED: dict[str, Phrases] = {
         "noise": "The words are buried in noise. | Noise hides the words.",
         "noise_voice": "Noise hides the voice. | The voice is buried in noise.",
         "short": "Too short to judge the manner of speaking. | The speech is too short to judge its manner.",
-        "nothing": "Nothing about the person can be judged.",
     }),
     "zh": _split({
         "no_sound": "没有声音。 | 片段里没有声音。",
@@ -360,12 +359,11 @@ UNPERCEIVED: dict[str, Phrases] = {
         "noise": "话语被噪声盖住了。 | 噪声盖住了话语。",
         "noise_voice": "说话声被噪声盖住了。 | 噪声盖住了说话声。",
         "short": "太短，无法判断说话的方式。 | 话太短，听不出说话的方式。",
-        "nothing": "无法判断人物的情绪。",
     }),
 }  # fmt: skip
 
-#: Language -> section -> templates; "[...]" is left out where its slot is unspoken. "prosody:short" is the prosody of
-#: a clip too short for it. The reasoning has a set for each combination of what can be judged.
+#: Language -> section -> templates; "[...]" is left out where its slot is unspoken. "unperceived" is any section that
+#: cannot be judged (noise behind a clip too short for prosody can). The reasoning: a set for each set of channels.
 TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
         "scene": ("The scene is {scene}.", "The place is {scene}.", "The picture shows {scene}."),
@@ -374,7 +372,7 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "{gaze} and {head}; {face}.[ {micro}.]",
             "{face}. {gaze}, and {head}[; {micro}].",
         ),
-        "body": ("The person {body}.", "In view, the person {body}.", "Here the person {body}."),
+        "body": ("The person {body}.", "In the picture the person {body}.", "Here the person {body}."),
         "prosody": (
             "A {level}, {movement} voice, {rate}, {loudness} and {tension}[, {tremor}][, {breath}].[ {noise}.]",
             "The voice is {level}, {movement} and {tension}[, {tremor}][, {breath}]; "
@@ -382,8 +380,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "The speech is {rate} and {loudness}, in a {level}, {movement}, {tension} voice[, {tremor}][, {breath}]."
             "[ {noise}.]",
         ),
-        "prosody:short": ("{unperceived}[ {noise}.]",),
-        "reasoning:face+voice+words": (
+        "unperceived": ("{unperceived}[ {noise}.]",),
+        "reasoning:face+voice+valence": (
             "The {stated_face} and the {stated_voice} {stated_relation}; "
             "the {valence} {words_relation}, so {stated_emotion}: {meaning}.",
             "The {stated_face} and the {stated_voice} {stated_relation}, "
@@ -391,13 +389,13 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "The {valence} {words_relation}; "
             "the {stated_face} and the {stated_voice} {stated_relation}, so {stated_emotion}: {meaning}.",
         ),
-        "reasoning:voice+words": (
+        "reasoning:voice+valence": (
             "Only the {stated_voice} can be judged; the {valence} {words_relation}, so {stated_emotion}: {meaning}.",
             "Only the {stated_voice} is there to judge, and the {valence} {words_relation}. "
             "{stated_emotion}: {meaning}.",
             "The {valence} {words_relation}; only the {stated_voice} can be judged, so {stated_emotion}: {meaning}.",
         ),
-        "reasoning:face+words": (
+        "reasoning:face+valence": (
             "Only the {stated_face} and the {valence} can be judged, so {stated_emotion}: {meaning}.",
             "Only the {stated_face} and the {valence} are there to judge. {stated_emotion}: {meaning}.",
             "There are only the {stated_face} and the {valence}, so {stated_emotion}: {meaning}.",
@@ -407,11 +405,6 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "Only the {stated_face} is there to judge. {stated_emotion}: {meaning}.",
             "There is only the {stated_face}, so {stated_emotion}: {meaning}.",
         ),
-        "reasoning:words": (
-            "Only the {valence} can be judged, so {stated_emotion}: {meaning}.",
-            "Only the {valence} are there to judge. {stated_emotion}: {meaning}.",
-        ),
-        "reasoning:": ("{unperceived}",),
     },
     "zh": {
         "scene": ("场景是{scene}。", "地点是{scene}。", "画面里是{scene}。"),
@@ -426,18 +419,18 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "{rate}，{loudness}；{level}，{movement}，{tension}[，{tremor}][，{breath}]。[{noise}。]",
             "{tension}，{level}，{movement}[，{tremor}][，{breath}]；{rate}，{loudness}。[{noise}。]",
         ),
-        "prosody:short": ("{unperceived}[{noise}。]",),
-        "reasoning:face+voice+words": (
+        "unperceived": ("{unperceived}[{noise}。]",),
+        "reasoning:face+voice+valence": (
             "{stated_face}和{stated_voice}{stated_relation}，{valence}{words_relation}，{stated_emotion}：{meaning}。",
             "{stated_face}和{stated_voice}{stated_relation}。{valence}{words_relation}。{stated_emotion}：{meaning}。",
             "{valence}{words_relation}，{stated_face}和{stated_voice}{stated_relation}，{stated_emotion}：{meaning}。",
         ),
-        "reasoning:voice+words": (
+        "reasoning:voice+valence": (
             "只能听到{stated_voice}，{valence}{words_relation}，{stated_emotion}：{meaning}。",
             "只有{stated_voice}可以判断。{valence}{words_relation}。{stated_emotion}：{meaning}。",
             "{valence}{words_relation}，只有{stated_voice}可以判断，{stated_emotion}：{meaning}。",
         ),
-        "reasoning:face+words": (
+        "reasoning:face+valence": (
             "只能根据{stated_face}和{valence}判断，{stated_emotion}：{meaning}。",
             "只有{stated_face}和{valence}可以判断。{stated_emotion}：{meaning}。",
         ),
@@ -445,17 +438,12 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "只能根据{stated_face}判断，{stated_emotion}：{meaning}。",
             "只有{stated_face}可以判断。{stated_emotion}：{meaning}。",
         ),
-        "reasoning:words": (
-            "只能根据{valence}判断，{stated_emotion}：{meaning}。",
-            "只有{valence}可以判断。{stated_emotion}：{meaning}。",
-        ),
-        "reasoning:": ("{unperceived}",),
     },
 }  # fmt: skip
 
 #: One random draw each, always in this order and always all of them: so the wording tells nothing about the truth.
 SLOTS = ("scene", "face", "gaze", "head", "micro", "body", "unperceived", *STATES["prosody"], *STATES["reasoning"],
-         "lead", *(f"template:{section}" for section in (*STATES, "reasoning")))  # fmt: skip
+         "lead", *(f"template:{section}" for section in STATES))  # fmt: skip
 CANONICAL_SHARE = 0.85  # of answers that use an emotion's first label
 _SEED_SALT = 0x5ABE2
 
@@ -473,53 +461,41 @@ def annotate(spec: ClipSpec) -> Annotation:
 def compose(found: Mapping[str, str], incomplete: str, language: str, draws: Mapping[str, float]) -> Annotation:
     """The annotation that states ``found`` (as from ``causes.truth``) of a clip that lacks ``incomplete``.
 
-    ``draws``: slot of SLOTS -> a number in [0, 1), which of the phrases or templates to take.
+    ``draws``: slot of SLOTS -> a number in [0, 1), which of the phrases or templates to take. Raises KeyError where
+    ``found`` holds neither a face nor a voice, which no kind of incomplete clip leaves.
     """
     lexicon, templates, lacks = LEXICON[language], TEMPLATES[language], LACKS.get(incomplete, {})
 
     def pick(options: tuple[str, ...], slot: str) -> str:
         return options[int(draws[slot] * len(options))]
 
-    def describe(section: str, values: Mapping[str, str], shape: str = "") -> str:
-        """``values``: attribute -> value; those without a phrase (what is left unspoken) fill their slot with ""."""
-        words = {name: pick(lexicon[name][value], name) if value in lexicon[name] else ""
-                 for name, value in values.items()}  # fmt: skip
-        if section in lacks:
-            words["unperceived"] = pick(UNPERCEIVED[language][lacks[section]], "unperceived")
-        if section == "reasoning":
-            words |= conclude()
-        return _fill(pick(templates[section + shape], f"template:{section}"), words)
+    def word(attribute: str, value: str) -> str:
+        """ "" for what is left unspoken."""
+        return pick(lexicon[attribute][value], attribute) if value in lexicon[attribute] else ""
 
-    def conclude() -> dict[str, str]:
-        emotion = found.get("emotion", "")
-        if not emotion:
-            return {"unperceived": pick(UNPERCEIVED[language]["nothing"], "unperceived")}
-        return {
-            "stated_emotion": pick(LEADS[language], "lead").format(label),
-            "meaning": MEANINGS[language][emotion],
-        }
-
-    label = _label(found.get("emotion", ""), language, draws["stated_emotion"])
     said: dict[str, str] = {}
     for section in ("scene", "face", "body", "prosody"):
-        values = {name: found[name] for name in STATES[section] if name in found}
-        if section == "prosody" and lacks.get(section) == "short":
-            said[section] = describe(section, values, ":short")
-        elif section in lacks:
-            said[section] = pick(UNPERCEIVED[language][lacks[section]], "unperceived")
-        else:
-            said[section] = describe(section, values)
+        slots = {name: word(name, found[name]) for name in STATES[section] if name in found}
+        if section in lacks:
+            slots["unperceived"] = pick(UNPERCEIVED[language][lacks[section]], "unperceived")
+        template = pick(templates["unperceived" if section in lacks else section], f"template:{section}")
+        said[section] = _fill(template, slots)
     if "speech" in lacks:
         said["speech"] = pick(UNPERCEIVED[language][lacks["speech"]], "unperceived")
     else:
         event = found.get("event", "none")
         said["speech"] = found["words"] if event == "none" else f"<{event}> {found['words']}"
-    channels = {"face": "face", "voice": "voice", "words": "valence"}
-    shape = ":" + "+".join(channel for channel, attribute in channels.items() if attribute in found)
-    reasons = {name: found[name] for name in ("valence", "words_relation") if name in found}
-    reasons |= {f"stated_{name}": found[name] for name in ("face", "voice", "relation") if name in found}
-    said["reasoning"] = describe("reasoning", reasons, shape)
-    return Annotation(**said, relation=found.get("relation", ""), emotion=(label,) if label else ())
+
+    label = _label(found["emotion"], language, draws["stated_emotion"])
+    slots = {name: word(name, found[name]) for name in ("valence", "words_relation") if name in found}
+    for name in ("face", "voice", "relation"):
+        if name in found:
+            slots[f"stated_{name}"] = word(f"stated_{name}", found[name])
+    slots["stated_emotion"] = pick(LEADS[language], "lead").format(label)
+    slots["meaning"] = MEANINGS[language][found["emotion"]]
+    channels = "+".join(name for name in ("face", "voice", "valence") if name in found)
+    said["reasoning"] = _fill(pick(templates[f"reasoning:{channels}"], "template:reasoning"), slots)
+    return Annotation(**said, relation=found.get("relation", ""), emotion=(label,))
 
 
 def phrasings(attribute: str, value: str, language: str) -> tuple[str, ...]:
@@ -558,10 +534,8 @@ def corpus() -> Iterator[str]:
 
 def _label(emotion: str, language: str, draw: float) -> str:
     """The emotion's label: mostly the first; a synonym for the rest of the draws."""
-    if not emotion:
-        return ""
     first, *synonyms = LABELS[language][emotion]
-    if draw < CANONICAL_SHARE or not synonyms:
+    if draw < CANONICAL_SHARE:
         return first
     return synonyms[int((draw - CANONICAL_SHARE) / (1 - CANONICAL_SHARE) * len(synonyms))]
 

@@ -178,12 +178,13 @@ _EDGES = {
 
 
 def _normal(text: str, language: str) -> str:
-    """Lower case, full-width as half-width, each run of punctuation as one space; English keeps spaces between words,
-    Chinese drops them."""
+    """Lower case, full-width as half-width. A full stop stands for whatever ends a clause, so that no phrase and no
+    denial reaches across it; other punctuation is a space. English keeps spaces between words, Chinese drops them."""
     text = unicodedata.normalize("NFKC", text).casefold()
     if language == "zh":
         text = re.sub(r"\s+", "", text)
-    return " ".join(re.sub(r"[\W_]+", " ", text).split())
+    text = re.sub(r"[^\w.]|_", " ", re.sub("[.;:!?。]+", " . ", text))
+    return " ".join(text.split()).strip(" .")
 
 
 def _key(phrase: str, language: str) -> str:

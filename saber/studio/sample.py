@@ -1,8 +1,8 @@
 """Draws clips at random: which person, face, body, voice and words come together, in which split, in which mix.
 
 Goes in: a ``Mix`` (seed, split, languages, share of conflicts). Comes out: ``draw_spec(mix, index)`` -> ClipSpec, a
-pure function, so any worker can make any clip. Conflicts are drawn in the joint of (face, voice, words) alone; every other
-channel is independent. The agreeing and the conflicting joint have the same marginals, so each face, voice and
+pure function, so any worker can make any clip. Conflicts are drawn in the joint of (face, voice, words) alone; every
+other channel is independent. The agreeing and the conflicting joint have the same marginals, so each face, voice and
 valence is as frequent in the natural mix as in the balanced one.
 """
 

@@ -149,7 +149,7 @@ class ClipSpec:
     words: Words
     incomplete: str = ""
     size: int = 112  # pixels, square
-    fps: int = 25
+    fps: int = 15
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,0 +1,160 @@
+"""``python -m saber <verb>``: one table, ``VERBS``. A new verb is a function that fills a parser, and one line.
+
+Each verb imports what it needs when it runs, so that ``--help`` answers at once. Exit codes: 0 done, 1 the clip or the
+data cannot be used (the reason goes to standard error), 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from saber.schema import LANGUAGES, TRACKS, Clip
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def add_analyze(parser: argparse.ArgumentParser) -> Run:
+    """answer one clip: what is seen, what is heard, what the person feels"""
+    parser.add_argument("clip", help="a video or sound file")
+    parser.add_argument("--model", help="checkpoint: a name, a folder or a Hub id (default: the embedded SABER-Mini)")
+    parser.add_argument("--language", choices=LANGUAGES, help="of the answer (default: the language spoken)")
+    parser.add_argument("--tracks", choices=TRACKS, default="both", help="what the model is given (default: both)")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here, in seconds")
+    parser.add_argument("--end", type=float, metavar="S", help="end here, in seconds (default: the file's end)")
+    parser.add_argument("--json", action="store_true", help="print the published annotation JSON and nothing else")
+    return run_analyze
+
+
+def run_analyze(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from saber.media import MediaError
+    from saber.model import Done, ModelError, Seen, load
+
+    torch.set_num_threads(1)  # a small model generates fastest on one thread; a large one is not run on a CPU
+    try:
+        engine = load(arguments.model)
+        clip = Clip(arguments.clip, start_s=arguments.start, end_s=arguments.end)
+        section = None
+        for event in engine.stream(clip, arguments.language, arguments.tracks):
+            if isinstance(event, Done):
+                prediction = event.prediction
+            elif arguments.json:
+                continue
+            elif isinstance(event, Seen):
+                print(_seen_line(engine, event), file=sys.stderr)
+            else:
+                if event.text and event.section != section:
+                    print(f"{'' if section is None else chr(10) + chr(10)}{event.section.upper()}")
+                    section = event.section
+                print(event.text, end="", flush=True)
+    except (MediaError, ModelError, ValueError) as error:
+        print(f"saber: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps(prediction.annotation.to_json(), ensure_ascii=False, indent=1))
+    else:
+        usage = prediction.usage
+        print(f"\n\n{usage['answer_tokens']} tokens in {usage['total_s']:.1f} s", file=sys.stderr)
+    return 0
+
+
+def _seen_line(engine, seen) -> str:
+    parts = []
+    if seen.frames:
+        parts.append(f"{seen.frames} frames of {seen.video_s:.1f} s ({seen.video_tokens} tokens)")
+    if seen.audio_s:
+        parts.append(f"{seen.audio_s:.1f} s of sound ({seen.audio_tokens} tokens)")
+    return f"{engine.about['title']} was given {' and '.join(parts)}\n"
+
+
+def add_studio(parser: argparse.ArgumentParser) -> Run:
+    """render clips of drawn people and synthetic voices with exact truth"""
+    from saber.studio.world import SPLITS
+
+    parser.add_argument("out", type=Path, help="folder; datasets.load_dataset reads it")
+    parser.add_argument("--clips", type=int, required=True, help="how many; more than before adds to the folder")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same clips (default: 0)")
+    parser.add_argument("--language", default="en,zh", help="spoken languages, comma-separated (default: en,zh)")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="default: train")
+    parser.add_argument(
+        "--conflict-share", type=float, default=0.5,
+        help="share of clips whose picture and voice disagree: 0.5 is the balanced mix, 0.05 the natural one",
+    )  # fmt: skip
+    parser.add_argument("--complete", action="store_true", help="no clips that lack a track, a person or speech")
+    parser.add_argument(
+        "--other-language-share", type=float, default=0.0,
+        help="share of clips annotated in the language that is not spoken (default: 0)",
+    )  # fmt: skip
+    parser.add_argument("--size", type=int, default=112, help="pixels a side (default: 112)")
+    parser.add_argument("--workers", type=int, help="processes (default: all cores)")
+    return run_studio_verb
+
+
+def run_studio_verb(arguments: argparse.Namespace) -> int:
+    from saber.studio.render import StudioError, run_studio
+    from saber.studio.sample import Mix
+
+    try:
+        mix = Mix(
+            split=arguments.split, seed=arguments.seed, languages=tuple(arguments.language.split(",")),
+            conflict_share=arguments.conflict_share, incomplete=not arguments.complete,
+            other_language_share=arguments.other_language_share, size=arguments.size,
+        )  # fmt: skip
+        print(run_studio(arguments.out, mix, arguments.clips, arguments.workers))
+    except (StudioError, ValueError) as error:
+        print(f"saber: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def add_eval(parser: argparse.ArgumentParser) -> Run:
+    """score a checkpoint's answers on a benchmark"""
+    parser.add_argument("benchmark", choices=("studio",), help="studio: rendered clips, scored by rule")
+    parser.add_argument("--model", default="saber-mini", help="checkpoint: a name, a folder or a Hub id")
+    parser.add_argument("--data", default="", help="a studio folder (default: render the split into OUT/clips)")
+    parser.add_argument("--split", default="test", help="default: test")
+    parser.add_argument("--clips", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the clips that are rendered (default: 1)")
+    parser.add_argument("--out", default="runs/eval/studio", help="answers, results.json and results.md go here")
+    parser.add_argument("--batch-size", type=int, default=16, help="clips answered at once (default: 16)")
+    return run_eval
+
+
+def run_eval(arguments: argparse.Namespace) -> int:
+    from saber.eval.studio import StudioEval, run_studio_eval, table
+    from saber.model import ModelError
+
+    options = {name: value for name, value in vars(arguments).items() if name in StudioEval.__dataclass_fields__}
+    try:
+        results = run_studio_eval(StudioEval(**options))
+    except (ModelError, ValueError) as error:
+        print(f"saber: {error}", file=sys.stderr)
+        return 1
+    print(table(results))
+    return 0
+
+
+VERBS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
+    "analyze": add_analyze,
+    "studio": add_studio,
+    "eval": add_eval,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="saber", description="Multimodal emotion reasoning: evidence, then verdict.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name, add in VERBS.items():
+        verb = verbs.add_parser(name, help=add.__doc__, description=add.__doc__)
+        verb.set_defaults(run=add(verb))
+    arguments = parser.parse_args(argv)
+    return arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Evaluation. ``studio.py``: studio clips, scored by rule against exact truth."""

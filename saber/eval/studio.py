@@ -1,0 +1,245 @@
+"""Greedy answers on a split of studio clips, scored by rule against their exact truth.
+
+Goes in: a checkpoint and a folder that ``python -m saber studio`` wrote. Comes out: ``answers.jsonl`` (every raw
+answer), ``results.json`` and ``results.md``: macro accuracy of each attribute with chance and 95 % intervals,
+consistent and conflicting clips apart, by language. Run: ``python -m saber eval studio --model saber-mini``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+from scipy.stats import bootstrap
+from tqdm import tqdm
+
+from saber import media
+from saber.model import Checkpoint, answer_batch, load_checkpoint
+from saber.recipe import write_run
+from saber.schema import SECTIONS, Clip
+from saber.sections import parse
+from saber.studio.causes import EMOTIONS
+from saber.studio.reader import Reading, follows, read
+from saber.studio.render import read_rows, run_studio
+from saber.studio.sample import Mix
+from saber.studio.world import ATTRIBUTES
+
+#: Attributes in the order of the table; "valence" and "words_relation" are stated in the reasoning.
+SCORED = (*ATTRIBUTES, "emotion")
+SUBSETS = ("all", "consistent", "conflict", "en", "zh")
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class StudioEval:
+    """What was evaluated; written beside the results. ``data``: a studio folder, "" renders the split first."""
+
+    model: str = "saber-mini"
+    data: str = ""
+    split: str = "test"
+    clips: int = 1000
+    seed: int = 1
+    out: str = "runs/eval"
+    batch_size: int = 16
+
+
+def run_studio_eval(config: StudioEval) -> dict[str, Any]:
+    """Answers and scores. Answers that are already in ``answers.jsonl`` are kept, so a killed run goes on."""
+    folder = Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = Path(config.data or folder / "clips")
+    if not config.data:
+        run_studio(data, Mix(split=config.split, seed=config.seed), config.clips)
+    rows = read_rows(data / config.split)[: config.clips]
+    checkpoint = load_checkpoint(config.model)
+    began = time.perf_counter()
+    answers = _predict(checkpoint, rows, data, folder / "answers.jsonl", config)
+    seconds = time.perf_counter() - began
+    results = {"model": config.model, "split": config.split, **score(rows, answers)}
+    results["answer_seconds"] = round(seconds, 1)
+    (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(table(results), encoding="utf-8")
+    write_run(folder, config, settings=checkpoint.settings.to_json())
+    return results
+
+
+def _predict(
+    checkpoint: Checkpoint, rows: Sequence[dict], data: Path, path: Path, config: StudioEval
+) -> dict[str, str]:
+    answers: dict[str, str] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if record["model"] == config.model:
+                answers[record["id"]] = record["answer"]
+    todo = sorted((row for row in rows if row["id"] not in answers), key=lambda row: row["duration_s"])
+    tokenizer = checkpoint.processor.tokenizer
+    with (
+        path.open("a", encoding="utf-8") as out,
+        tqdm(total=len(rows), initial=len(rows) - len(todo), unit="clip", desc="answer") as bar,
+    ):
+        for at in range(0, len(todo), config.batch_size):
+            part = todo[at : at + config.batch_size]
+            batch = []
+            for row in part:
+                decoded = media.decode_here(Clip(str(data / row["video"]), id=row["id"]), checkpoint.settings.media)
+                batch.append(checkpoint.prepare(decoded, row["language"]))
+            ids = answer_batch(checkpoint, batch, checkpoint.settings.max_new_tokens)
+            for row, answer in zip(part, ids, strict=True):
+                answers[row["id"]] = tokenizer.decode(answer, skip_special_tokens=True)
+                record = {"id": row["id"], "model": config.model, "answer": answers[row["id"]]}
+                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+            out.flush()
+            bar.update(len(part))
+    return answers
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+def score(rows: Sequence[dict[str, Any]], answers: dict[str, str]) -> dict[str, Any]:
+    """Scores of the answers by clip id. What an answer does not state, or states in contradiction, is wrong."""
+    readings = [read(answers[row["id"]], row["language"]) for row in rows]
+    subsets = {name: [i for i, row in enumerate(rows) if _belongs(row, name)] for name in SUBSETS}
+    scores: dict[str, Any] = {"clips": {name: len(part) for name, part in subsets.items()}}
+    scores["attributes"] = {}
+    for attribute in SCORED:
+        values = tuple(EMOTIONS) if attribute == "emotion" else ATTRIBUTES[attribute]
+        scores["attributes"][attribute] = {
+            name: macro_accuracy(
+                [rows[i]["truth"][attribute] for i in part], [readings[i].values.get(attribute) for i in part], values
+            )
+            for name, part in subsets.items()
+            if part
+        }
+    scores["word_error_rate"] = error_rate(rows, readings, "en")
+    scores["character_error_rate"] = error_rate(rows, readings, "zh")
+    scores["well_formed"] = _share([is_well_formed(answers[row["id"]], row) for row in rows])
+    scores["follows"] = _share([bool(follows(reading)) for reading in readings])
+    scores["invents_nothing"] = _share([
+        not invented(row, reading) for row, reading in zip(rows, readings, strict=True)
+        if row["incomplete"] not in ("", "long")
+    ])  # fmt: skip
+    return scores
+
+
+def macro_accuracy(truth: Sequence[str | None], said: Sequence[str | None], values: Sequence[str]) -> dict[str, Any]:
+    """Mean over the classes that occur of the share said right, with a 95 % percentile bootstrap over clips, and chance
+    (one over the number of classes that occur). Clips whose truth is None, not perceivable, do not count."""
+    kept = [(values.index(t), s == t) for t, s in zip(truth, said, strict=True) if t is not None]
+    if not kept:
+        return {"accuracy": None, "interval": None, "chance": None, "clips": 0}
+    classes, right = np.array([k for k, _ in kept]), np.array([r for _, r in kept], float)
+
+    def macro(index: np.ndarray) -> float:
+        counts = np.bincount(classes[index], minlength=len(values))
+        hits = np.bincount(classes[index], weights=right[index], minlength=len(values))
+        return float((hits[counts > 0] / counts[counts > 0]).mean())
+
+    return {
+        "accuracy": round(macro(np.arange(len(kept))), 4),
+        "interval": _interval(macro, len(kept)),
+        "chance": round(1 / len(set(classes.tolist())), 4),
+        "clips": len(kept),
+    }
+
+
+def error_rate(rows: Sequence[dict[str, Any]], readings: Sequence[Reading], language: str) -> dict[str, Any]:
+    """Word error rate (en) or character error rate (zh) over all clips with that speech, with a 95 % interval."""
+    errors, lengths = [], []
+    for row, reading in zip(rows, readings, strict=True):
+        said = row["truth"]["words"]
+        if not said or row["spoken_language"] != language:
+            continue
+        heard = reading.values.get("words", "")
+        if language == "zh":
+            said, heard = " ".join(said.replace(" ", "")), " ".join(heard.replace(" ", ""))
+        found = jiwer.process_words(said, heard)
+        errors.append(found.substitutions + found.deletions + found.insertions)
+        lengths.append(len(said.split()))
+    if not errors:
+        return {"rate": None, "interval": None, "clips": 0}
+    errors_, lengths_ = np.array(errors), np.array(lengths)
+
+    def rate(index: np.ndarray) -> float:
+        return float(errors_[index].sum() / lengths_[index].sum())
+
+    return {
+        "rate": round(rate(np.arange(len(errors))), 4), "interval": _interval(rate, len(errors)), "clips": len(errors),
+    }  # fmt: skip
+
+
+def is_well_formed(answer: str, row: dict[str, Any]) -> bool:
+    """Every section that the truth has, once, in order, with its tags closed, and nothing outside them."""
+    wanted = [section for section in SECTIONS if section != "relation" or row["relation"]]
+    wanted = [section for section in wanted if section != "emotion" or row["emotion"]]
+    parsed = parse(answer)
+    stated = [section for section in SECTIONS if getattr(parsed.annotation, section)]
+    return stated == wanted and not parsed.notes
+
+
+def invented(row: dict[str, Any], reading: Reading) -> list[str]:
+    """Attributes that an answer claims although the clip does not let anyone perceive them."""
+    return [name for name in SCORED if name in reading.values and row["truth"][name] is None]
+
+
+def _belongs(row: dict[str, Any], subset: str) -> bool:
+    if subset == "all":
+        return True
+    return row["relation"] == subset if subset in ("consistent", "conflict") else row["language"] == subset
+
+
+def _share(flags: Sequence[bool]) -> dict[str, Any]:
+    values = np.array(flags, float)
+    if not len(values):
+        return {"share": None, "interval": None, "clips": 0}
+    return {
+        "share": round(float(values.mean()), 4), "interval": _interval(lambda index: values[index].mean(), len(values)),
+        "clips": len(values),
+    }  # fmt: skip
+
+
+def _interval(statistic: Any, count: int) -> list[float] | None:
+    if count < 2:
+        return None
+    found = bootstrap(
+        (np.arange(count),), statistic, n_resamples=RESAMPLES, vectorized=False, method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return [round(float(found.low), 4), round(float(found.high), 4)]
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as a Markdown table."""
+    head = f"# {results['model']} on studio/{results['split']} ({results['clips']['all']} clips)\n\n"
+    lines = [
+        "Macro accuracy by rule, greedy answers; brackets: 95 % bootstrap interval over clips.\n",
+        "| attribute | chance | all | consistent | conflict | en | zh |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for attribute, by_subset in results["attributes"].items():
+        cells = [_cell(by_subset.get(subset), "accuracy") for subset in SUBSETS]
+        chance = by_subset["all"]["chance"]
+        lines.append(f"| {attribute} | {'' if chance is None else format(chance, '.2f')} | " + " | ".join(cells) + " |")
+    shares = {
+        "word error rate (en)": _cell(results["word_error_rate"], "rate"),
+        "character error rate (zh)": _cell(results["character_error_rate"], "rate"),
+        "well-formed": _cell(results["well_formed"], "share"),
+        "verdict follows from the stated evidence": _cell(results["follows"], "share"),
+        "incomplete clips: nothing invented": _cell(results["invents_nothing"], "share"),
+    }
+    lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in shares.items())]
+    return head + "\n".join(lines) + "\n"
+
+
+def _cell(found: dict[str, Any] | None, key: str) -> str:
+    if not found or found[key] is None:
+        return "–"
+    low, high = found["interval"] or (float("nan"),) * 2
+    return f"{found[key]:.3f} [{low:.3f}, {high:.3f}]"
+
