@@ -210,6 +210,11 @@ EXAMPLES: dict[str, tuple[str, dict, tuple[str, ...]]] = {
         (),
     ),
     "json, audio_desc as a string": ('{"audio_desc": "A calm voice."}', {"prosody": "A calm voice."}, ()),
+    "json, a key that means something else inside the audio": (
+        '{"audio_desc": {"speech_content": "Hi", "background": "soft music"}}',
+        {"speech": "Hi", "prosody": "background: soft music"},
+        ("unknown_key",),
+    ),
     "json, a wrapper object and a list": (
         '[{"result": {"video_desc": "A park", "audio_desc": {"speech_content": "Hi"}}}]',
         {"scene": "A park", "speech": "Hi"},
@@ -535,6 +540,7 @@ def shown(pieces):
         ("The scene", ""),
         ("The scene i", ""),
         ("The scene is", "The scene is"),
+        ("the speaker and " * 5, ("the speaker and " * 5).strip()),  # too long for a title
         ("Hello wor", "Hello wor"),
         ("一个男", "一个男"),
     ],
@@ -748,6 +754,7 @@ def test_longer_titles_go_to_their_section(title, section):
         "表情很自然：微笑",
         "一、他站起来",
         "*sighs* Scene",
+        "2026 Face: a film",
         "**********Scene that never ends",
     ],
 )

@@ -51,10 +51,10 @@ def render(spec: ClipSpec, path: str | os.PathLike) -> float:
             picture = container.add_stream("h264", rate=spec.fps)
             picture.width = picture.height = spec.size
             picture.pix_fmt = "yuv420p"
-            picture.options = {"preset": "veryfast", "crf": "18", "threads": "1"}
+            picture.options = {"preset": "ultrafast", "crf": "18", "threads": "1"}
         if spec.incomplete != "no_sound":
             tone = container.add_stream("aac", rate=sound.sample_rate_hz, layout="mono")
-            tone.bit_rate = 64_000
+            tone.bit_rate, tone.options = 64_000, {"aac_coder": "fast"}
         if picture is not None:
             for index, image in enumerate(draw.frames(spec, motion, mouth)):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
