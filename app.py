@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -73,6 +74,7 @@ def build_demo(engine: Any, examples: Sequence[tuple[Path, str]] | None = None) 
     examples = load_examples() if examples is None else examples
     first = view.PageState()
     html = view.render(first)
+    stopped_runs: set[str] = set()  # ids of runs that their visitor has stopped
 
     with gr.Blocks(title="SABER", analytics_enabled=False, fill_width=True) as demo:
         state = gr.State(first)
@@ -138,25 +140,39 @@ def build_demo(engine: Any, examples: Sequence[tuple[Path, str]] | None = None) 
             return [after, *buttons, *(new[name] if new[name] != old[name] else gr.skip() for name in parts)]
 
         def begin(clip_path: str | None, answer_in: str, given: str, before: view.PageState) -> list[Any]:
-            return updates(before, before.begin(clip_path, answer_in, given))
+            asked_language = None if answer_in == "clip" else answer_in
+            return updates(before, before.begin(clip_path, asked_language, given, uuid.uuid4().hex))
 
-        def run(clip_path: str | None, answer_in: str, before: view.PageState) -> Iterator[list[Any]]:
-            if before.phase != "waiting":  # no clip, or stopped before its turn came
-                yield updates(before, before)
+        def run(before: view.PageState) -> Iterator[list[Any]]:
+            yield updates(before, before)
+            if before.phase != "waiting":  # there was no clip, or an earlier turn in the queue has done this run
                 return
-            asked = None if answer_in == "clip" else answer_in
-            with closing(view.follow(engine, clip_path, asked, before)) as states:
-                for after in states:
-                    yield updates(before, after)
-                    before = after
+            asked_run = before.run
+            try:
+                with closing(view.follow(engine, before, stopped=lambda: asked_run in stopped_runs)) as states:
+                    for after in states:
+                        yield updates(before, after)
+                        before = after
+            finally:
+                stopped_runs.discard(asked_run)
 
         def halt(before: view.PageState) -> list[Any]:
-            return updates(before, before.stop())
+            # Only a mark and the status: the run itself has the last word on the cards, or its late updates would
+            # come after this answer. gradio's own ``cancels`` has that race.
+            if not before.busy:
+                return [gr.skip()] * len(halt_outputs)
+            stopped_runs.add(before.run)
+            waiting = before.phase == "waiting"  # perhaps behind others in the queue: another clip may be asked
+            status = view.render_status(before.stop())
+            return [gr.update(interactive=True) if waiting else gr.skip(), gr.update(interactive=False), status]
 
+        halt_outputs = [analyse, stop, parts["status"]]
         quiet = dict(show_progress="hidden", api_visibility="private")
-        asked = analyse.click(begin, [clip, language, tracks, state], outputs, queue=False, js=SHOW_ANSWER, **quiet)
-        running = asked.then(run, [clip, language, state], outputs, concurrency_limit=1, **quiet)
-        stop.click(halt, [state], outputs, cancels=[running], queue=False, **quiet)
+        asked = analyse.click(
+            begin, [clip, language, tracks, state], outputs, queue=False, js=SHOW_ANSWER, **quiet
+        )
+        asked.then(run, [state], outputs, concurrency_limit=1, trigger_mode="multiple", **quiet)
+        stop.click(halt, [state], halt_outputs, queue=False, **quiet)
 
     demo.queue(default_concurrency_limit=1)
     return demo

@@ -503,25 +503,21 @@ def _survey_from(watch: _Watch, seek: bool, facts_only: bool = False) -> _Survey
                 if len(passed) == len(streams) or order_s > stop_s + _INTERLEAVE_S:
                     at_end = False
                     break
+        if seek and not survey.packets:
+            return None
         if video is not None and first_frame is None:
             first_frame = next(iter(_decode(video.codec_context, None)), None)
         if first_frame is not None:
             watch.check_size(first_frame.width, first_frame.height)
             survey.facts = _with_frame(survey.facts, first_frame, video)
     if not facts_only:
-        _finish_survey(watch, survey, origin_s, asked_s, at_end, too_long)
+        _finish_survey(watch, survey, asked_s, at_end, too_long)
     return survey
 
 
-def _finish_survey(watch: _Watch, survey: _Survey, origin_s: float, asked_s: float, at_end: bool, too_long: bool
-                   ) -> None:
-    """Fixes the part's end. Raises MediaError if there is nothing to decode or too much."""
-    clip, stated_s = watch.clip, survey.facts.duration_s
-    if too_long:
-        length_s = min(asked_s - survey.start_s, (stated_s or math.inf) - clip.start_s)
-        limit_s = watch.limits.max_part_s
-        raise watch.error("too_long", limit_s=limit_s, length_s=f"{length_s:.1f}" if limit_s < length_s < math.inf
-                          else f"> {limit_s:g}")
+def _finish_survey(watch: _Watch, survey: _Survey, asked_s: float, at_end: bool, too_long: bool) -> None:
+    """Fixes the part's end, asked for at ``asked_s``. Raises MediaError if there is nothing to decode or too much."""
+    clip, origin_s, stated_s = watch.clip, survey.origin_s, survey.facts.duration_s
     times = sorted(at for at, _ in survey.video if at is not None)
     if times:
         # A last frame whose length is not stated is shown as long as those before it.
@@ -532,10 +528,16 @@ def _finish_survey(watch: _Watch, survey: _Survey, origin_s: float, asked_s: flo
     if file_end_s == -math.inf and not survey.video:
         raise watch.error("damaged" if watch.damaged else "no_frames")
     if file_end_s == -math.inf:  # Raw streams carry no times: count frames.
-        file_end_s = survey.video_end_s = survey.start_s + len(survey.video) / (survey.facts.fps or 25)
+        file_end_s = survey.video_end_s = origin_s + len(survey.video) / (survey.facts.fps or 25)
     if file_end_s <= survey.start_s + _SAME_S:
         raise watch.error("outside", start_s=clip.start_s, end_s=max(0.0, file_end_s - origin_s))
     survey.end_s = min(asked_s, file_end_s)
+    # A packet lies beyond the limit, or the last one is shown for so long.
+    if too_long or survey.end_s - survey.start_s > watch.limits.max_part_s + _TOLERANCE_S:
+        length_s = min(asked_s - survey.start_s, (stated_s or math.inf) - clip.start_s)
+        limit_s = watch.limits.max_part_s
+        raise watch.error("too_long", limit_s=limit_s, length_s=f"{length_s:.1f}" if limit_s < length_s < math.inf
+                          else f"> {limit_s:g}")
     survey.shortened = math.inf > asked_s > file_end_s + _TOLERANCE_S
     # Only these state a length that they know; others estimate it from the bit rate.
     sure = survey.facts.container.startswith(("mov", "matroska"))
@@ -665,10 +667,9 @@ def _runs(packets: list[tuple[float | None, bool]], wanted_s: set[float]) -> lis
         if place >= 0 and (packets[keys[place]][0] or 0.0) > at_s:
             place -= 1  # Shown before its key frame (an open group): it also needs the group before.
         first = keys[place] if place >= 0 else 0
-        if runs and first <= runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], last)
-        else:
-            runs.append((first, last))
+        while runs and first <= runs[-1][1] + 1:
+            first = min(first, runs.pop()[0])
+        runs.append((first, last))
     return runs
 
 
@@ -899,7 +900,13 @@ class _Worker:
             [sys.executable, "-c", self._BOOT, json.dumps(path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
-        self._read(timeout_s=60.0)
+        try:
+            self._read(timeout_s=60.0)  # Until it says that it is ready: its start is not the clip's time.
+        except BaseException as error:
+            self.close()
+            if isinstance(error, TimeoutError):
+                raise ConnectionError("it did not start") from error
+            raise
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> tuple[dict[str, Any], list[np.ndarray | None]]:
         """Raises TimeoutError or ConnectionError; the worker is of no use afterwards."""
@@ -941,7 +948,10 @@ class _Worker:
         return reply, arrays
 
     def _how(self) -> str:
-        code = self.process.wait(timeout=5)
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "it stopped answering"
         return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
     def close(self) -> None:

@@ -563,5 +563,3 @@ def load(
 ) -> Engine:
     """The Engine for a checkpoint: None is the embedded SABER-Mini; else a folder or a Hub id."""
     return Engine(load_checkpoint(name_or_path, device=device, dtype=dtype))
-
-

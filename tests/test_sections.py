@@ -211,7 +211,7 @@ EXAMPLES: dict[str, tuple[str, dict, tuple[str, ...]]] = {
     ),
     "json, audio_desc as a string": ('{"audio_desc": "A calm voice."}', {"prosody": "A calm voice."}, ()),
     "json, a key that means something else inside the audio": (
-        '{"audio_desc": {"speech_content": "Hi", "background": "soft music"}}',
+        '{"audio_desc": {"transcript": "Hi", "background": "soft music"}}',
         {"speech": "Hi", "prosody": "background: soft music"},
         ("unknown_key",),
     ),
@@ -305,8 +305,7 @@ EXAMPLES: dict[str, tuple[str, dict, tuple[str, ...]]] = {
         (),
     ),
     "sub-headings of the same dimension stay": (
-        "## Body language\n- **Posture**: upright\n- **Gestures**: none\n## Audio\n"
-        "- Pitch: low\n- Tone: calm",
+        "## Body language\n- **Posture**: upright\n- **Gestures**: none\n## Audio\n- Pitch: low\n- Tone: calm",
         {"body": "- **Posture**: upright\n- **Gestures**: none", "prosody": "- Pitch: low\n- Tone: calm"},
         (),
     ),
@@ -326,8 +325,7 @@ EXAMPLES: dict[str, tuple[str, dict, tuple[str, ...]]] = {
         "In the background, music.\n"
         "**Face**\nThe face shows: joy.\nExpression of joy (mild).",
         {
-            "scene": "The scene is a kitchen: bright and tidy.\nFace to face, they talk.\n"
-            "In the background, music.",
+            "scene": "The scene is a kitchen: bright and tidy.\nFace to face, they talk.\nIn the background, music.",
             "face": "The face shows: joy.\nExpression of joy (mild).",
         },
         (),
@@ -338,8 +336,7 @@ EXAMPLES: dict[str, tuple[str, dict, tuple[str, ...]]] = {
         (),
     ),
     "emotion and relation under headings": (
-        "**Emotion labels:** *contempt*, amusement.\n**Consistency:** Inconsistent.\n"
-        "**Reasoning:** She mocks him.",
+        "**Emotion labels:** *contempt*, amusement.\n**Consistency:** Inconsistent.\n**Reasoning:** She mocks him.",
         {"emotion": ("contempt", "amusement"), "relation": "conflict", "reasoning": "She mocks him."},
         (),
     ),

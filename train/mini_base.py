@@ -321,12 +321,10 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
 
     def listen(split: str, clips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         arrays = data[split][1]
-        mels = [torch.from_numpy(np.array(arrays.mel[arrays.mel_at[i] : arrays.mel_at[i + 1]])) for i in clips]
+        mels = [torch.from_numpy(arrays.mel[arrays.mel_at[i] : arrays.mel_at[i + 1]].astype(np.float32)) for i in clips]
         lengths = torch.tensor([len(mel) for mel in mels])
         after, out_lengths = tower._get_feat_extract_output_lengths(lengths)
-        flat = tower(
-            torch.cat(mels).T.float(), feature_lens=lengths, aftercnn_lens=after, return_dict=True
-        ).last_hidden_state
+        flat = tower(torch.cat(mels).T, feature_lens=lengths, aftercnn_lens=after, return_dict=True).last_hidden_state
         tokens = nn.utils.rnn.pad_sequence(list(flat.split(out_lengths.tolist())), batch_first=True)
         return tokens, out_lengths
 

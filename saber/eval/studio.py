@@ -242,4 +242,3 @@ def _cell(found: dict[str, Any] | None, key: str) -> str:
         return "–"
     low, high = found["interval"] or (float("nan"),) * 2
     return f"{found[key]:.3f} [{low:.3f}, {high:.3f}]"
-

@@ -20,7 +20,7 @@ from typing import Any
 from saber import media, sections
 from saber.model import Done, Seen
 from saber.page.texts import WORDS, say
-from saber.schema import ACOUSTIC, LANGUAGES, RELATIONS, SECTIONS, VERDICT, VISUAL, Clip
+from saber.schema import ACOUSTIC, RELATIONS, SECTIONS, VERDICT, VISUAL, Clip
 from saber.sections import Event
 
 #: Group of cards -> its cards, in the order of the SED text. The verdict card holds relation and emotion.
@@ -41,15 +41,18 @@ class PageState:
     """What one visitor sees.
 
     ``phase``: empty, waiting (asked, clip not read yet), looking (clip read, no text yet), writing, done, stopped or
-    failed. ``language``: of the page's own words, "en" or "zh". ``follows_clip``: the language was left to the
-    model. ``writing``: the section that text arrives for. ``notes``: keys of the NOTES of saber.media and
-    saber.sections. ``problem``: the sentence for a failed run. Times in seconds from the start of the run.
+    failed. ``run``: the id of this run. ``clip_path``, ``answer_in`` ("en", "zh", or None: like the clip), ``tracks``:
+    what was asked. ``language``: of the page's own words. ``writing``: the section that text arrives for. ``notes``:
+    keys of the NOTES of saber.media and saber.sections. ``problem``: the sentence for a failed run. Times in seconds
+    from the start of the run.
     """
 
     phase: str = "empty"
-    language: str = "en"
-    follows_clip: bool = True
+    run: str = ""
+    clip_path: str = ""
+    answer_in: str | None = None
     tracks: str = "both"
+    language: str = "en"
     texts: Mapping[str, str] = field(default_factory=dict)
     writing: str = ""
     seen: Seen | None = None
@@ -63,13 +66,11 @@ class PageState:
         """A run is under way: it can be stopped, and none can be started."""
         return self.phase in ("waiting", "looking", "writing")
 
-    def begin(self, clip_path: str | None, language: str | None, tracks: str) -> PageState:
+    def begin(self, clip_path: str | None, answer_in: str | None, tracks: str, run: str) -> PageState:
         """The state right after "Analyse": everything of the last run is gone; without a clip it has failed."""
-        words = language if language in LANGUAGES else self.language
-        fresh = PageState(language=words, follows_clip=language not in LANGUAGES, tracks=tracks)
-        if not clip_path:
-            return fresh.fail(say(words, "no_clip"))
-        return replace(fresh, phase="waiting")
+        language = answer_in or self.language
+        fresh = PageState(run=run, clip_path=clip_path or "", answer_in=answer_in, tracks=tracks, language=language)
+        return replace(fresh, phase="waiting") if clip_path else fresh.fail(say(language, "no_clip"))
 
     def apply(self, event: Seen | Event | Done, at_s: float = 0.0) -> PageState:
         """The next state. ``at_s``: seconds since the run began. Raises TypeError for anything but an event."""
@@ -81,7 +82,7 @@ class PageState:
                     return self
                 texts = {**self.texts, event.section: self.texts.get(event.section, "") + event.text}
                 language = self.language
-                if self.follows_clip:
+                if self.answer_in is None:
                     language = "zh" if _CHINESE.search("".join(texts.values())) else "en"
                 return replace(
                     self,
@@ -118,32 +119,36 @@ class PageState:
 
 def follow(
     engine: Any,
-    clip_path: str,
-    language: str | None,
     state: PageState,
     *,
+    stopped: Callable[[], bool] = lambda: False,
     every_s: float = 0.03,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[PageState]:
-    """Runs the engine on a clip and yields page states: at least one, and the last is final (done or failed).
+    """Runs the engine as ``state`` (of phase waiting) asks and yields page states; the last is done, stopped or failed.
 
     Between two states of the same section at least ``every_s`` seconds pass, since a browser draws no faster and each
-    update costs the model time; the start of a section is always yielded. Closing this generator closes the engine's,
-    which stops the model within one token. A bad clip ends in its plain sentence, a bug in a plain apology and a
-    traceback in the log: a visitor never sees one.
+    update costs the model time; the start of a section is always yielded. ``stopped`` is asked before each token: once
+    it is true the model is stopped and what was written stays. Closing this generator stops the model as well. A bad
+    clip ends in its plain sentence, a bug in a plain apology and a traceback in the log: a visitor never sees one.
     """
     began = last = clock()
     held = False
     try:
-        with closing(engine.stream(Clip(clip_path), language=language, tracks=state.tracks)) as events:
-            for event in events:
-                now = clock()
-                before, state = state, state.apply(event, now - began)
-                held = state is not before or held
-                turned = state.writing != before.writing or state.phase != before.phase
-                if held and (turned or now - last >= every_s):
-                    yield state
-                    last, held = clock(), False
+        if not stopped():
+            with closing(engine.stream(Clip(state.clip_path), language=state.answer_in, tracks=state.tracks)) as events:
+                for event in events:
+                    if stopped():
+                        break
+                    now = clock()
+                    before, state = state, state.apply(event, now - began)
+                    held = held or state is not before
+                    turned = state.writing != before.writing or state.phase != before.phase
+                    if held and (turned or now - last >= every_s):
+                        yield state
+                        last, held = clock(), False
+        if state.busy:
+            yield state.stop(clock() - began)
     except media.MediaError as error:
         yield state.fail(media_sentence(error, state.language))
     except Exception:

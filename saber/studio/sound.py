@@ -17,7 +17,7 @@ from scipy.signal import butter, firwin, lfilter, resample_poly, sosfilt
 
 SAMPLE_RATE_HZ = 16_000
 MOUTH_RATE_HZ = 100
-TREMOR_HZ = 5.5
+TREMOR_HZ = 6.0
 
 #: The highest value that a sample may take; AAC overshoots a little, and a clipped sample would add a harsh edge.
 CEILING = 0.97
@@ -59,6 +59,37 @@ def envelope(samples: np.ndarray, window_s: float = 0.02) -> np.ndarray:
     return np.sqrt(np.maximum(total[width : width + len(samples)] - total[: len(samples)], 0) / width)
 
 
+def pitch_track(samples: np.ndarray, lowest_hz: float, highest_hz: float, rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
+    """Pitch in Hz every 10 ms, (T,), NaN where there is no clear voice: autocorrelation (Boersma 1993)."""
+    every = max(1, rate_hz // 5000)
+    # A coarse low-pass, then fewer samples: a pitch needs no more.
+    samples = samples[: len(samples) // every * every].reshape(-1, every).mean(1)
+    rate_hz /= every
+    width, step = int(2.6 * rate_hz / lowest_hz), int(0.01 * rate_hz)
+    if len(samples) <= width:
+        return np.full(0, np.nan)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, width)[::step]
+    track = np.full(len(frames), np.nan)
+    loud = np.flatnonzero(np.square(frames).mean(1) > 0.12 * np.square(samples).mean())
+    frames = frames[loud]
+    window, length = np.hanning(width).astype(np.float32), fft.next_fast_len(2 * width, real=True)
+
+    def correlate(rows: np.ndarray) -> np.ndarray:
+        return fft.irfft(np.abs(fft.rfft(rows, length)) ** 2, length)[..., :width]
+
+    shape = correlate(window)
+    rows = correlate((frames - frames.mean(1, keepdims=True)) * window)
+    rows = rows / (rows[:, :1] + 1e-12) / (shape / shape[0] + 1e-6)
+    first, last = int(rate_hz / highest_hz), min(int(rate_hz / lowest_hz) + 2, int(0.8 * width))
+    left, middle, right = rows[:, first - 1 : last - 1], rows[:, first:last], rows[:, first + 1 : last + 1]
+    # The first peak that is nearly as high as the highest: later ones are multiples of the period.
+    good = (middle > left) & (middle >= right) & (middle > np.maximum(0.6, 0.85 * middle.max(1, keepdims=True)))
+    at, row = good.argmax(1), np.flatnonzero(good.any(1))
+    left, middle, right, at = left[row, at[row]], middle[row, at[row]], right[row, at[row]], at[row]
+    track[loud[row]] = rate_hz / (first + at + 0.5 * (left - right) / (left - 2 * middle + right - 1e-12))
+    return track
+
+
 def tilt(samples: np.ndarray, tension: str) -> np.ndarray:
     """A tense voice has strong upper harmonics and a pressed edge, a relaxed one falls off. Keeps the RMS."""
     before = rms(samples)
@@ -70,12 +101,12 @@ def tilt(samples: np.ndarray, tension: str) -> np.ndarray:
 
 
 def tremble(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """5.5 Hz of amplitude (factor 1.6 to 0.4) and of pitch (3 % either way, by bending the time axis)."""
+    """A shake of ``TREMOR_HZ`` in amplitude (1.7 to 0.3 times) and in pitch (5 % either way, by bending time)."""
     phase = rng.uniform(0, 2 * math.pi)
     angle = 2 * math.pi * TREMOR_HZ / SAMPLE_RATE_HZ * np.arange(len(samples)) + phase
-    delay = 0.03 * SAMPLE_RATE_HZ / (2 * math.pi * TREMOR_HZ) * np.cos(angle)
+    delay = 0.05 * SAMPLE_RATE_HZ / (2 * math.pi * TREMOR_HZ) * np.cos(angle)
     bent = np.interp(np.arange(len(samples)) + delay, np.arange(len(samples)), samples)
-    return (bent * (1 - 0.6 * np.sin(angle))).astype(np.float32)
+    return (bent * (1 - 0.7 * np.sin(angle))).astype(np.float32)
 
 
 def breathe(samples: np.ndarray, rng: np.random.Generator, lead: int, level_db: float = -12.0) -> np.ndarray:
@@ -120,23 +151,25 @@ def background(count: int, rng: np.random.Generator) -> np.ndarray:
     return (mixed / (rms(mixed) + 1e-12)).astype(np.float32)
 
 
-def mouth_opening(samples: np.ndarray, openness: np.ndarray | None = None) -> np.ndarray:
-    """How far the mouth is open, 0..1, at ``MOUTH_RATE_HZ``, from the strength of the first formant's region.
+def mouth_opening(words: np.ndarray, event: np.ndarray | None = None, event_openness: float = 0.0) -> np.ndarray:
+    """How far the mouth is open, 0..1, at ``MOUTH_RATE_HZ``, (ceil(N / 160),), from ``words`` and ``event``, each (N,).
 
-    The scale is the clip's own: a soft voice opens the mouth as far as a loud one. ``openness`` (N,) 0..1 scales it.
+    Words open it by the strength of the first formant's region, so that it closes on "m" and "s"; an event by its own
+    strength, to ``event_openness``. The scale is the clip's own: a soft voice opens the mouth as far as a loud one.
     """
+    opening = np.clip(np.sqrt(_strength(sosfilt(_MOUTH_BAND, words), 90)) / 0.88 - 0.136, 0, 1)
+    if event is not None:
+        opening = np.maximum(opening, event_openness * np.sqrt(_strength(event, 100)))
+    return opening.astype(np.float32)
+
+
+def _strength(samples: np.ndarray, percentile: float) -> np.ndarray:
+    """Amplitude at ``MOUTH_RATE_HZ`` against that ``percentile`` of its sounding part, 0..1."""
     step = SAMPLE_RATE_HZ // MOUTH_RATE_HZ
     count = math.ceil(len(samples) / step)
-    strength = envelope(sosfilt(_MOUTH_BAND, samples), 0.06)[step // 2 :: step]
-    strength = np.pad(strength, (0, max(0, count - len(strength))))[:count]
-    active = strength[strength > 0.1 * strength.max(initial=0.0)]
-    if not len(active) or strength.max() < 1e-5:
-        return np.zeros(count, np.float32)
-    opening = np.sqrt(np.clip(strength / np.percentile(active, 90), 0, 1))
-    opening = np.clip((opening - 0.12) / 0.88, 0, 1)
-    if openness is not None:
-        opening *= np.pad(openness[step // 2 :: step], (0, step))[:count]
-    return opening.astype(np.float32)
+    strength = np.pad(envelope(samples, 0.06)[step // 2 :: step], (0, 1))[:count]
+    sounding = strength[strength > 0.1 * strength.max(initial=0.0)]
+    return np.clip(strength / np.percentile(sounding, percentile), 0, 1) if len(sounding) else strength * 0
 
 
 def laugh(f0_hz: float, formant_scale: float, rng: np.random.Generator, duration_s: float) -> np.ndarray:

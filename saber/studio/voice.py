@@ -9,6 +9,7 @@ Differs from the paper: it has recorded speech only; synthetic voices with known
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import tempfile
 import threading
@@ -28,11 +29,23 @@ LEVEL_SEMITONES = {"low": -5.0, "mid": 0.0, "high": 6.0}
 RATE_FACTOR = {"slow": 0.70, "normal": 1.0, "fast": 1.45}
 LOUDNESS_DB = {"soft": -32.0, "normal": -22.0, "loud": -12.0}
 
-#: Width of the pitch contour against the median pitch, for each language (in Chinese it carries the tones, so that a
-#: flat voice keeps a little of them), and how far over its lower edge the median of a sentence lies.
-_CONTOUR = {"en": {"flat": 0.06, "lively": 0.95}, "zh": {"flat": 0.08, "lively": 0.95}}
+#: A flat voice's pitch contour is this wide, against its median (in Chinese it carries the tones, so a little is left).
+FLAT_WIDTH = 0.07
+#: A lively voice's pitch moves by this much: standard deviation over the sentence.
+LIVELY_SEMITONES = 3.4
+
+#: Language -> how far over the contour's lower edge the median of a sentence lies, against the contour's width.
 _MEDIAN_PLACE = {"en": 0.87, "zh": 0.57}
+#: The lowest place that a sentence reaches. Below 12 Hz espeak-ng divides by zero and takes the process with it, so a
+#: contour is never let down to 20 Hz, nor (where a voice would only creak) to 0.3 of the median.
+_LOWEST_PLACE = {"en": 0.2, "zh": 0.0}
+LOWEST_HZ, LOWEST_SHARE = 20.0, 0.3
 _VOICE_FILE = {"en": "lang/gmw/en-US", "zh": "lang/sit/cmn"}
+
+#: A very short clip stays under 1 s: its word is spoken faster where it would take longer than this. (What it was meant
+#: to be, slow or fast, cannot be heard in one word.)
+SHORT_WORD_S = 0.7
+FASTEST_WPM = 400
 
 #: Heavy noise buries the words: at most this SNR, drawn down to 4 dB less.
 BURIED_SNR_DB = -10.0
@@ -141,11 +154,12 @@ def speak(spec: ClipSpec) -> Sound:
     rng = np.random.default_rng((spec.seed, spec.prosody.seed))
     if spec.incomplete == "silent":
         tone = sound.room_tone(round(rng.uniform(1.8, 4.5) * sound.SAMPLE_RATE_HZ), rng)
-        return Sound(tone, tone, sound.mouth_opening(np.zeros(len(tone))), 0.0, 0.0)
+        return Sound(tone, tone, sound.mouth_opening(np.zeros(len(tone), np.float32)), 0.0, 0.0)
     speaker, prosody = _restyled(SPEAKERS[spec.speaker], spec.identity.style), spec.prosody
     short = spec.incomplete == "short"
 
-    words = synthesize(spec.words.text, speaker, prosody.level, prosody.movement, prosody.rate)
+    at_most_s = SHORT_WORD_S if short else math.inf
+    words = synthesize(spec.words.text, speaker, prosody.level, prosody.movement, prosody.rate, at_most_s)
     if not len(words):
         raise ValueError(f"clip {spec.id}: espeak-ng gives no sound for the text {spec.words.text!r}")
     if prosody.tremor == "yes":
@@ -171,10 +185,11 @@ def speak(spec: ClipSpec) -> Sound:
     voice[start - onset : end] = words
     voice = sound.set_loudness(voice, slice(start, end), LOUDNESS_DB[prosody.loudness])
 
-    openness = np.ones(len(voice), np.float32)
-    if len(event):
-        openness[: start - onset] = sound.EVENTS[spec.words.event][4]
-    mouth = sound.mouth_opening(voice, openness)
+    only_words, only_event = voice.copy(), voice.copy()
+    only_words[: start - onset] = 0
+    only_event[start - onset :] = 0
+    openness = sound.EVENTS[spec.words.event][4] if len(event) else 0.0
+    mouth = sound.mouth_opening(only_words, only_event, openness)
 
     snr_db = prosody.snr_db
     if spec.incomplete == "noise":
@@ -210,21 +225,65 @@ def _restyled(speaker: Speaker, style: int) -> Speaker:
                    (f1 - 7, f2 + 6, f3 + 8), speaker.width + 45, 5, 4, round(speaker.rate_wpm * 0.96))
 
 
-def synthesize(text: str, speaker: Speaker, level: str, movement: str, rate: str) -> np.ndarray:
-    """(N,) float32 at ``sound.SAMPLE_RATE_HZ``: the bare words, trimmed, at no particular loudness."""
+def synthesize(
+    text: str, speaker: Speaker, level: str, movement: str, rate: str, at_most_s: float = math.inf
+) -> np.ndarray:
+    """(N,) float32 at ``sound.SAMPLE_RATE_HZ``: the bare words, trimmed, at no particular loudness.
+
+    Spoken faster than ``rate`` where they would take longer than ``at_most_s``.
+
+    How wide and how high a contour comes out depends on the sentence (its stresses, in Chinese its tones). A lively
+    voice is therefore spoken twice: once to see its contour, then at the width and height that give
+    ``LIVELY_SEMITONES`` around the level that is asked for.
+    """
     median_hz = speaker.pitch_hz * 2 ** (LEVEL_SEMITONES[level] / 12)
-    width_hz = median_hz * _CONTOUR[speaker.language][movement]
-    # espeak-ng's contour of a voice with "pitch A B" runs from A - 9 Hz upwards, B - A wide.
-    lowest = median_hz - _MEDIAN_PLACE[speaker.language] * width_hz + 9
+    words_per_min = round(speaker.rate_wpm * RATE_FACTOR[rate])
+    width, place = FLAT_WIDTH, _MEDIAN_PLACE[speaker.language]
+    if movement == "lively":
+        width = 0.8
+        speech, rate_hz = _spoken(text, speaker, median_hz, width, place, words_per_min)
+        track = sound.pitch_track(speech, 0.4 * median_hz, 2.6 * median_hz, rate_hz)
+        width, place = _fit_contour(track[np.isfinite(track)] / median_hz, width, place)
+    while True:
+        speech, rate_hz = _spoken(text, speaker, median_hz, width, place, words_per_min)
+        words = sound.trim(sound.resample(speech, rate_hz))
+        if len(words) <= at_most_s * sound.SAMPLE_RATE_HZ or words_per_min >= FASTEST_WPM:
+            return words
+        words_per_min = min(round(words_per_min * 1.2), FASTEST_WPM)
+
+
+def _spoken(text: str, speaker: Speaker, median_hz: float, width: float, place: float, words_per_min: int):
+    """One utterance, (N,) float32 and its rate in Hz, whose contour is ``width`` wide and begins ``place`` widths under
+    the median, both against the median."""
     f1, f2, f3 = speaker.formants
+    floor = max(LOWEST_HZ / median_hz, LOWEST_SHARE)
+    width = min(width, (1 - floor) / max(place - _LOWEST_PLACE[speaker.language], 0.1))
+    # espeak-ng's contour of a voice with "pitch A B" runs from A - 9 Hz upwards, B - A wide.
+    lowest_hz, highest_hz = (median_hz * (1 + width * edge) + 9 for edge in (-place, 1 - place))
     settings = [
-        f"pitch {round(lowest)} {round(lowest + width_hz)}",
+        f"pitch {round(lowest_hz)} {round(highest_hz)}",
         f"flutter {speaker.flutter}",
         f"roughness {speaker.roughness}",
         *(f"formant {i} {scale} 100 {speaker.width}" for i, scale in enumerate((f1, f1, f2, f3, f3, f3))),
     ]
-    speech, rate_hz = _espeak(text, speaker.language, settings, round(speaker.rate_wpm * RATE_FACTOR[rate]))
-    return sound.trim(sound.resample(speech.astype(np.float32) / 32768, rate_hz))
+    speech, rate_hz = _espeak(text, speaker.language, settings, words_per_min)
+    return speech.astype(np.float32) / 32768, rate_hz
+
+
+def _fit_contour(pitch: np.ndarray, width: float, place: float) -> tuple[float, float]:
+    """Width and place that give ``LIVELY_SEMITONES`` and a median of 1, from the ``pitch`` that others gave."""
+    if len(pitch) < 10:  # a word without enough voice to tell
+        return width, place
+    along = (pitch - (1 - place * width)) / width
+    place = float(np.median(along))
+    narrow, wide = 0.2, 1.6
+    for _ in range(12):
+        width = (narrow + wide) / 2
+        semitones = 12 * np.log2(np.maximum(1 + width * (along - place), 0.35))
+        # Stray values (a doubled or halved period) are not movement.
+        spread = np.std(semitones[np.abs(semitones) < 9])
+        narrow, wide = (width, wide) if spread < LIVELY_SEMITONES else (narrow, width)
+    return width, place
 
 
 _one_at_a_time = threading.Lock()
