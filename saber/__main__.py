@@ -105,6 +105,10 @@ def run_studio_verb(arguments: argparse.Namespace) -> int:
             conflict_share=arguments.conflict_share, incomplete=not arguments.complete,
             other_language_share=arguments.other_language_share, size=arguments.size,
         )  # fmt: skip
+    except ValueError as error:
+        print(f"saber: {error}", file=sys.stderr)
+        return 2
+    try:
         print(run_studio(arguments.out, mix, arguments.clips, arguments.workers))
     except (StudioError, ValueError) as error:
         print(f"saber: {error}", file=sys.stderr)

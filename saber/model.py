@@ -138,7 +138,7 @@ class Checkpoint:
             # The processor's class-level size overrides the saved one, so the budget is passed on every call.
             arguments["videos_kwargs"] = {
                 "size": {"shortest_edge": min(low, high), "longest_edge": high},
-                "fps": _realised_fps(decoded, self.settings.media.fps),
+                "fps": decoded.fps,  # as realised: lower than asked where a long clip reached the frame limit
                 "cap_pixels_per_frame": True,
                 "do_sample_frames": False,
             }
@@ -185,14 +185,6 @@ class Checkpoint:
         self.processor.save_pretrained(folder)
         text = json.dumps(self.settings.to_json(), indent=1, ensure_ascii=False)
         (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-def _realised_fps(decoded: media.Decoded, fps: float) -> float:
-    """Frames a second as sampled: lower than asked where a long clip reached the frame limit."""
-    times = decoded.frame_times_s
-    if times is None or len(times) < 2:
-        return fps
-    return float(min(fps, (len(times) - 1) / max(float(times[-1] - times[0]), 1e-6)))
 
 
 def resolve(name_or_path: str | Path | None) -> str:

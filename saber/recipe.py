@@ -33,7 +33,10 @@ def parse_recipe(kind: type[Config], default: Path | None, argv: list[str] | Non
 
     Field help is the metadata ``help`` of each field. Booleans take true or false. Exits with a message on errors.
     """
-    parser = argparse.ArgumentParser(description=kind.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # No abbreviations: argparse would take a misspelt --learning_rat for --learning_rate.
+    parser = argparse.ArgumentParser(
+        description=kind.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--config", type=Path, default=default, help=f"a YAML recipe (default: {default})")
     for field in dataclasses.fields(kind):
         parser.add_argument(
@@ -51,19 +54,25 @@ def parse_recipe(kind: type[Config], default: Path | None, argv: list[str] | Non
         values = read_recipe(kind, path) if path else {}
         values |= {name: _convert(kind, name, text) for name, text in given.items()}
         return kind(**values)
-    except (RecipeError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # RecipeError, the class's own range checks, a file that cannot be read
         parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 def read_recipe(kind: type, path: str | Path) -> dict[str, Any]:
     """The keys of a YAML recipe, checked against ``kind``. Raises RecipeError."""
-    values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of fields to values, not {type(values).__name__}")
     for name, value in values.items():
         if name not in {field.name for field in dataclasses.fields(kind)}:
             raise RecipeError(f"{path}: {_unknown(kind, str(name), 'key')}")
-        values[name] = _convert(kind, name, value)
+        try:
+            values[name] = _convert(kind, name, value)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
     return values
 
 
@@ -85,9 +94,13 @@ def _convert(kind: type, name: str, value: Any) -> Any:
         if isinstance(value, bool) or str(value).lower() in ("true", "false"):
             return str(value).lower() == "true"
         raise RecipeError(f"{name} is {value!r}; it must be true or false")
+    # YAML's own types: true is no number, 1.5 no int, 8 no str. It reads 1e-4 as text, so text may be a number.
+    fits = {int: (int, str), float: (int, float, str), str: (str,)}[target]
+    if isinstance(value, bool) or not isinstance(value, fits):
+        raise RecipeError(f"{name} is {value!r}; it must be {target.__name__}")
     try:
         return target(value)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise RecipeError(f"{name} is {value!r}; it must be {target.__name__}") from error
 
 

@@ -58,9 +58,9 @@ class Clip:
     def __post_init__(self) -> None:
         if not self.id:
             object.__setattr__(self, "id", str(self.path))
-        if self.start_s < 0:
+        if not self.start_s >= 0:  # written so that NaN is refused too
             raise SchemaError(f"clip {self.id}: start_s is {self.start_s}; it must be 0 or more")
-        if self.end_s is not None and self.end_s <= self.start_s:
+        if self.end_s is not None and not self.end_s > self.start_s:
             raise SchemaError(f"clip {self.id}: end_s {self.end_s} is not after start_s {self.start_s}")
 
 
@@ -83,6 +83,8 @@ class Annotation:
     def __post_init__(self) -> None:
         if self.relation not in ("", *RELATIONS):
             raise SchemaError(f"relation is {self.relation!r}; it must be one of {RELATIONS} or empty")
+        if not isinstance(self.emotion, (tuple, list)) or not all(isinstance(label, str) for label in self.emotion):
+            raise SchemaError(f"emotion is {self.emotion!r}; it must be a list of strings")
         object.__setattr__(self, "emotion", tuple(self.emotion))
 
     def to_json(self) -> dict[str, Any]:
@@ -107,17 +109,20 @@ class Annotation:
             value: Any = record
             for key in keys:
                 if not isinstance(value, Mapping):
-                    raise SchemaError(f"{name}: field {'.'.join(keys)} is not an object but {type(value).__name__}")
-                value = value.get(key, {} if key != keys[-1] else "")
-            if value is None:
-                value = ""
+                    raise SchemaError(f"{name}: field {'.'.join(keys)} is {value!r}; what holds it must be an object")
+                value = value.get(key)
+                if value is None:
+                    value = "" if key == keys[-1] else {}
             if not isinstance(value, str):
                 raise SchemaError(f"{name}: field {'.'.join(keys)} is {value!r}; it must be a string")
             values[section] = value
         emotion = record.get("emotion") or ()
         if isinstance(emotion, str):
             emotion = [part.strip() for part in emotion.split(",") if part.strip()]
-        return cls(**values, relation=record.get("relation") or "", emotion=tuple(emotion))
+        try:
+            return cls(**values, relation=record.get("relation") or "", emotion=emotion)
+        except SchemaError as error:
+            raise SchemaError(f"{name}: field {error}") from error
 
     def with_section(self, section: str, text: str) -> Annotation:
         """A copy with one section set; ``emotion`` is given as its comma-separated text."""

@@ -402,7 +402,7 @@ def run_sft(
                 examples.append(item)
         seen += len(loaded)
         if skipped > 20 and skipped > 0.1 * seen:
-            raise media.MediaError("unusable", clip="", message=f"{skipped} of {seen} clips could not be decoded")
+            raise DataError(f"{skipped} of {seen} clips could not be decoded; see the messages above")
         rate = learning_rate_at(step, steps, config.learning_rate, config.warmup_share)
         for group in optimizer.param_groups:
             group["lr"] = rate

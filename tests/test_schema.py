@@ -63,6 +63,7 @@ def test_json_and_back_is_the_same_annotation(annotation):
 def test_what_a_record_lacks_or_states_as_null_is_empty():
     assert Annotation.from_json({"video_desc": "x", "facial_exp_desc": None}) == Annotation(scene="x")
     assert Annotation.from_json({"audio_desc": {}, "emotion": None, "relation": None}) == Annotation()
+    assert Annotation.from_json({"audio_desc": None}) == Annotation()
 
 
 def test_emotion_may_be_a_comma_separated_text():

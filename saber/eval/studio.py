@@ -7,6 +7,7 @@ consistent and conflicting clips apart, by language. Run: ``python -m saber eval
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from saber import media
 from saber.model import Checkpoint, answer_batch, load_checkpoint
 from saber.recipe import write_run
 from saber.schema import SECTIONS, Clip
-from saber.sections import parse
+from saber.sections import parse, render
 from saber.studio.causes import EMOTIONS
 from saber.studio.reader import Reading, follows, read
 from saber.studio.render import read_rows, run_studio
@@ -47,6 +48,11 @@ class StudioEval:
     seed: int = 1
     out: str = "runs/eval"
     batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("clips", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
 def run_studio_eval(config: StudioEval) -> dict[str, Any]:
@@ -72,12 +78,11 @@ def run_studio_eval(config: StudioEval) -> dict[str, Any]:
 def _predict(
     checkpoint: Checkpoint, rows: Sequence[dict], data: Path, path: Path, config: StudioEval
 ) -> dict[str, str]:
-    answers: dict[str, str] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record["model"] == config.model:
-                answers[record["id"]] = record["answer"]
+    weights = _fingerprint(checkpoint)
+    keys = {row["id"]: hashlib.sha256(f"{weights} {row['language']} {row['spec']}".encode()).hexdigest() for row in rows}
+    answers = {
+        record["id"]: record["answer"] for record in _kept(path) if keys.get(record["id"]) == record["key"]
+    }  # fmt: skip
     todo = sorted((row for row in rows if row["id"] not in answers), key=lambda row: row["duration_s"])
     tokenizer = checkpoint.processor.tokenizer
     with (
@@ -93,11 +98,33 @@ def _predict(
             ids = answer_batch(checkpoint, batch, checkpoint.settings.max_new_tokens)
             for row, answer in zip(part, ids, strict=True):
                 answers[row["id"]] = tokenizer.decode(answer, skip_special_tokens=True)
-                record = {"id": row["id"], "model": config.model, "answer": answers[row["id"]]}
+                record = {
+                    "id": row["id"], "model": config.model, "key": keys[row["id"]], "answer": answers[row["id"]],
+                }  # fmt: skip
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
             out.flush()
             bar.update(len(part))
     return answers
+
+
+def _fingerprint(checkpoint: Checkpoint) -> str:
+    """Tells checkpoints apart by their settings and some weights of each tensor: a path can hold another model than it
+    did when its answers were written down."""
+    found = hashlib.sha256(json.dumps(checkpoint.settings.to_json(), sort_keys=True).encode())
+    for name, values in checkpoint.model.state_dict().items():
+        found.update(name.encode() + values.flatten()[:64].float().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _kept(path: Path) -> list[dict[str, str]]:
+    """The answers of earlier runs. A last line that a killed run left torn is taken out of the file."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    return [json.loads(line) for line in whole.split("\n")[:-1]]
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -176,12 +203,13 @@ def error_rate(rows: Sequence[dict[str, Any]], readings: Sequence[Reading], lang
 
 
 def is_well_formed(answer: str, row: dict[str, Any]) -> bool:
-    """Every section that the truth has, once, in order, with its tags closed, and nothing outside them."""
+    """Every section that the truth has, once, in order, with its tags closed, and nothing outside them. Blank space
+    does not count."""
     wanted = [section for section in SECTIONS if section != "relation" or row["relation"]]
     wanted = [section for section in wanted if section != "emotion" or row["emotion"]]
     parsed = parse(answer)
     stated = [section for section in SECTIONS if getattr(parsed.annotation, section)]
-    return stated == wanted and not parsed.notes
+    return stated == wanted and render(parsed.annotation).split() == answer.split()
 
 
 def invented(row: dict[str, Any], reading: Reading) -> list[str]:

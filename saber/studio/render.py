@@ -135,6 +135,7 @@ def run_studio(out: str | os.PathLike, mix: Mix, clips: int, workers: int | None
     """
     if clips < 1:
         raise StudioError(f"--clips is {clips}; it must be at least 1")
+    _check_readme(Path(out))
     folder = Path(out) / mix.split
     folder.mkdir(parents=True, exist_ok=True)
     _check_settings(folder, mix)
@@ -207,12 +208,22 @@ def _read_rows(folder: Path, journal: Path) -> Iterator[dict[str, Any]]:
         whole, _, torn = journal.read_text(encoding="utf-8").rpartition("\n")
         if torn:
             journal.write_text(whole + "\n" if whole else "", encoding="utf-8")
-        for line in whole.splitlines():
+        for line in whole.split("\n") if whole else ():
             yield json.loads(line)
 
 
 def _without_index(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "index"}
+
+
+_TITLE = "# SABER studio clips\n"
+
+
+def _check_readme(out: Path) -> None:
+    """The card is written anew each time: somebody's own README.md must not be lost to it."""
+    path = out / "README.md"
+    if path.exists() and _TITLE not in path.read_text(encoding="utf-8"):
+        raise StudioError(f"{path} is not the studio's and would be replaced; render into another folder")
 
 
 def _write_readme(out: Path) -> None:
@@ -221,7 +232,7 @@ def _write_readme(out: Path) -> None:
     files = "".join(f"  - split: {split}\n    path: {split}/clips.parquet\n" for split in splits)
     (out / "README.md").write_text(
         f"---\nlicense: apache-2.0\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
-        "# SABER studio clips\n\nDrawn people and synthetic voices with exact truth, rendered by `saber.studio`. The "
-        "column `video` is a path inside this folder.\n",
+        f"{_TITLE}\nDrawn people and synthetic voices with exact truth, rendered by `saber.studio`. The column `video` "
+        "is a path inside this folder.\n",
         encoding="utf-8",
     )

@@ -2,8 +2,8 @@
 
 Goes in: a ``Mix`` (seed, split, languages, share of conflicts). Comes out: ``draw_spec(mix, index)`` -> ClipSpec, a
 pure function, so any worker can make any clip. Conflicts are drawn in the joint of (face, voice, words) alone; every
-other channel is independent. The agreeing and the conflicting joint have the same marginals, so each face, voice and
-valence is as frequent in the natural mix as in the balanced one.
+other channel is independent. The agreeing and the conflicting joint have the same marginals, ``SHARES``, so each face,
+voice and valence is as frequent in the natural mix as in the balanced one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from saber.schema import LANGUAGES
 from saber.studio import draw, voice, words
-from saber.studio.causes import relation, words_relation
+from saber.studio.causes import AGREEMENT, relation, words_relation
 from saber.studio.world import ATTRIBUTES, SPLITS, VOICES, ClipSpec, Performance, Prosody, Words
 
 FACES, VOICE_KINDS, VALENCES = ATTRIBUTES["face"], ATTRIBUTES["voice"], ATTRIBUTES["valence"]
@@ -33,6 +33,16 @@ INCOMPLETE_SHARES = {
 BALANCED, NATURAL = 0.5, 0.05
 #: In the agreeing joint, how much rarer words are that contradict the voice (per unit weight of words that fit it).
 WORDS_AGAINST_VOICE = 0.12
+
+#: How frequent each face, each voice and each valence is, in every mix. A voice is as frequent as it is where each face
+#: meets all the voices that agree with it alike. (Were the voices equally frequent too, a glad smile could hardly ever
+#: agree with a tender voice, nor a polite one with a neutral voice: other faces have only those.)
+SHARES = (
+    np.full(len(FACES), 1 / len(FACES)),
+    np.array([sum((kind in AGREEMENT[face]) / len(AGREEMENT[face]) for face in FACES) for kind in VOICE_KINDS])
+    / len(FACES),
+    np.full(len(VALENCES), 1 / len(VALENCES)),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ def joint(kind: str, held_out: bool) -> np.ndarray:
     """Probabilities of (face, voice, valence), shape (9, 9, 3).
 
     ``kind``: "agree" or "conflict" (picture against voice). ``held_out``: the combinations split's cells or the others.
-    Marginals are fitted to uniform by iterative proportional fitting; for held-out cells, as near as they allow.
+    Marginals are fitted to SHARES by iterative proportional fitting; for held-out cells, as near as they allow.
     """
     table = np.zeros((len(FACES), len(VOICE_KINDS), len(VALENCES)))
     for i, face in enumerate(FACES):
@@ -82,11 +92,11 @@ def joint(kind: str, held_out: bool) -> np.ndarray:
                     continue
                 fits = words_relation(valence, kind_of_voice) == "consistent"
                 table[i, j, k] = 1.0 if kind == "conflict" or fits else WORDS_AGAINST_VOICE
-    for _ in range(500):
-        for axis in range(3):
+    for _ in range(100):
+        for axis, shares in enumerate(SHARES):
             others = tuple(a for a in range(3) if a != axis)
             sums = table.sum(axis=others, keepdims=True)
-            table = table / np.where(sums > 0, sums, 1) / table.shape[axis]
+            table = table / np.where(sums > 0, sums, 1) * np.expand_dims(shares, others)
     return table / table.sum()
 
 

@@ -155,7 +155,7 @@ def speak(spec: ClipSpec) -> Sound:
     if spec.incomplete == "silent":
         tone = sound.room_tone(round(rng.uniform(1.8, 4.5) * sound.SAMPLE_RATE_HZ), rng)
         return Sound(tone, tone, sound.mouth_opening(np.zeros(len(tone), np.float32)), 0.0, 0.0)
-    speaker, prosody = _restyled(SPEAKERS[spec.speaker], spec.identity.style), spec.prosody
+    speaker, prosody = restyled(SPEAKERS[spec.speaker], spec.identity.style), spec.prosody
     short = spec.incomplete == "short"
 
     at_most_s = SHORT_WORD_S if short else math.inf
@@ -216,7 +216,7 @@ def speak(spec: ClipSpec) -> Sound:
     )
 
 
-def _restyled(speaker: Speaker, style: int) -> Speaker:
+def restyled(speaker: Speaker, style: int) -> Speaker:
     """Style 1: settings that no speaker of style 0 has."""
     if not style:
         return speaker
@@ -240,7 +240,7 @@ def synthesize(
     words_per_min = round(speaker.rate_wpm * RATE_FACTOR[rate])
     width, place = FLAT_WIDTH, _MEDIAN_PLACE[speaker.language]
     if movement == "lively":
-        width = 0.8
+        width = 0.4  # so narrow that no part of it is hard to follow; the contour grows in proportion
         speech, rate_hz = _spoken(text, speaker, median_hz, width, place, words_per_min)
         track = sound.pitch_track(speech, 0.4 * median_hz, 2.6 * median_hz, rate_hz)
         width, place = _fit_contour(track[np.isfinite(track)] / median_hz, width, place)
