@@ -78,11 +78,11 @@ def run_studio_eval(config: StudioEval) -> dict[str, Any]:
 def _predict(
     checkpoint: Checkpoint, rows: Sequence[dict], data: Path, path: Path, config: StudioEval
 ) -> dict[str, str]:
+    # What was asked of whom: neither another model nor other clips under the same names may pass for this one.
     weights = _fingerprint(checkpoint)
     keys = {row["id"]: hashlib.sha256(f"{weights} {row['language']} {row['spec']}".encode()).hexdigest() for row in rows}
-    answers = {
-        record["id"]: record["answer"] for record in _kept(path) if keys.get(record["id"]) == record["key"]
-    }  # fmt: skip
+    kept = [record for record in _kept(path) if record["key"] == keys.get(record["id"])]
+    answers = {record["id"]: record["answer"] for record in kept}
     todo = sorted((row for row in rows if row["id"] not in answers), key=lambda row: row["duration_s"])
     tokenizer = checkpoint.processor.tokenizer
     with (
@@ -98,9 +98,7 @@ def _predict(
             ids = answer_batch(checkpoint, batch, checkpoint.settings.max_new_tokens)
             for row, answer in zip(part, ids, strict=True):
                 answers[row["id"]] = tokenizer.decode(answer, skip_special_tokens=True)
-                record = {
-                    "id": row["id"], "model": config.model, "key": keys[row["id"]], "answer": answers[row["id"]],
-                }  # fmt: skip
+                record = {"id": row["id"], "key": keys[row["id"]], "answer": answers[row["id"]]}
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
             out.flush()
             bar.update(len(part))
@@ -209,7 +207,7 @@ def is_well_formed(answer: str, row: dict[str, Any]) -> bool:
     wanted = [section for section in wanted if section != "emotion" or row["emotion"]]
     parsed = parse(answer)
     stated = [section for section in SECTIONS if getattr(parsed.annotation, section)]
-    return stated == wanted and render(parsed.annotation).split() == answer.split()
+    return stated == wanted and "".join(render(parsed.annotation).split()) == "".join(answer.split())
 
 
 def invented(row: dict[str, Any], reading: Reading) -> list[str]:
@@ -268,5 +266,7 @@ def table(results: dict[str, Any]) -> str:
 def _cell(found: dict[str, Any] | None, key: str) -> str:
     if not found or found[key] is None:
         return "–"
-    low, high = found["interval"] or (float("nan"),) * 2
+    if found["interval"] is None:
+        return f"{found[key]:.3f}"
+    low, high = found["interval"]
     return f"{found[key]:.3f} [{low:.3f}, {high:.3f}]"

@@ -54,14 +54,15 @@ _EN = {
     "bug": "Something went wrong on our side, and it was noted in the server's log. Please try again.",
     # Facts
     "frames": ("{count} frame", "{count} frames"),
-    "video_s": "{seconds:.1f} s of picture",
-    "audio_s": "{seconds:.1f} s of sound",
+    "video_s": "{seconds:.1f}\u00a0s of picture",
+    "audio_s": "{seconds:.1f}\u00a0s of sound",
     "prompt_tokens": ("{count} token", "{count} tokens"),
     "saw": "The model was given {things}.",
     "list": ", ",
-    "first_s": "First words after {seconds:.1f} s",
-    "total_s": "whole answer in {seconds:.1f} s",
-    "so_far_s": "stopped after {seconds:.1f} s",
+    "clauses": ", ",
+    "first_s": "First words after {seconds:.1f}\u00a0s",
+    "total_s": "whole answer in {seconds:.1f}\u00a0s",
+    "so_far_s": "stopped after {seconds:.1f}\u00a0s",
     "sentence": "{text}.",
     # Problems and notes whose own sentence, in saber.media, speaks to a programmer or needs figures
     "problem_too_long": "This clip is {length_s} s long, and at most {limit_s:g} s are read at once. Please cut it "
@@ -124,6 +125,7 @@ _ZH = {
     "prompt_tokens": ("{count} 个词元", "{count} 个词元"),
     "saw": "交给模型的有：{things}。",
     "list": "、",
+    "clauses": "，",
     "first_s": "{seconds:.1f} 秒后写出第一个字",
     "total_s": "全部回答用时 {seconds:.1f} 秒",
     "so_far_s": "{seconds:.1f} 秒后停止",

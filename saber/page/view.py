@@ -218,7 +218,7 @@ def render_facts(state: PageState) -> str:
     if state.total_s is not None:
         times.append(say(language, "total_s" if state.phase == "done" else "so_far_s", seconds=state.total_s))
     if times:
-        text = say(language, "list").join(times)
+        text = say(language, "clauses").join(times)
         sentences.append(say(language, "sentence", text=text[0].upper() + text[1:]))
     told = [note_sentence(note, language) for note in state.notes if note not in _ON_CARDS]
     notes = "".join(f"<li>{_escape(note)}</li>" for note in told)

@@ -63,8 +63,9 @@ class Mix:
             raise ValueError(f"split is {self.split!r}; it must be one of {SPLITS}")
         if not self.languages or any(language not in LANGUAGES for language in self.languages):
             raise ValueError(f"languages are {self.languages!r}; they must be from {LANGUAGES}")
-        if not 0 <= self.conflict_share <= 1:
-            raise ValueError(f"conflict_share is {self.conflict_share}; it must be between 0 and 1")
+        for name in ("conflict_share", "other_language_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if not 64 <= self.size <= 1080 or self.size % 2:
             raise ValueError(f"size is {self.size}; it must be an even number of pixels from 64 to 1080")
 

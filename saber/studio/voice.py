@@ -240,7 +240,7 @@ def synthesize(
     words_per_min = round(speaker.rate_wpm * RATE_FACTOR[rate])
     width, place = FLAT_WIDTH, _MEDIAN_PLACE[speaker.language]
     if movement == "lively":
-        width = 0.4  # so narrow that no part of it is hard to follow; the contour grows in proportion
+        width = 0.55  # so narrow that no part of it is hard to follow; the contour grows in proportion
         speech, rate_hz = _spoken(text, speaker, median_hz, width, place, words_per_min)
         track = sound.pitch_track(speech, 0.4 * median_hz, 2.6 * median_hz, rate_hz)
         width, place = _fit_contour(track[np.isfinite(track)] / median_hz, width, place)

@@ -1,0 +1,363 @@
+"""saber.model: media and text become the processor's own inputs, and answers are the same by every way."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from saber import media
+from saber.media import MediaError, MediaSettings
+from saber.model import (
+    MEDIA_TOKENS,
+    SETTINGS_FILE,
+    Done,
+    Engine,
+    ModelError,
+    Seen,
+    Settings,
+    answer_batch,
+    embed,
+    encode_media,
+    load,
+    load_checkpoint,
+    prompt_positions,
+    resolve,
+)
+from saber.schema import Clip
+from saber.sections import Event
+
+LIMIT = 12
+KINDS = ("", "no_sound", "no_picture")
+
+
+def of_kind(clips, kind: str, number: int = 0) -> Clip:
+    """``kind``: "" has both tracks, else what it lacks."""
+    return [clip for clip in clips if clip.metadata["incomplete"] == kind][number]
+
+
+def decoded(checkpoint, clip: Clip, tracks: str = "both") -> media.Decoded:
+    return media.decode_here(clip, checkpoint.settings.media, tracks=tracks)
+
+
+def with_media(checkpoint, **changes):
+    """The same weights with other media settings."""
+    settings = checkpoint.settings
+    return replace(checkpoint, settings=replace(settings, media=replace(settings.media, **changes)))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    return Engine(tiny)
+
+
+# --- a clip becomes model inputs --------------------------------------------------------------------------------------
+
+
+def whole_chat(checkpoint, found: media.Decoded, text: str):
+    """The processor's one call on the chat as text and the decoded arrays."""
+    together = found.frames is not None and found.audio is not None and checkpoint.settings.media.audio_in_video
+    content = [{"type": "video"}] if found.frames is not None else []
+    content += [{"type": "audio"}] if found.audio is not None and not together else []
+    chat = checkpoint.processor.apply_chat_template(
+        [{"role": "user", "content": [*content, {"type": "text", "text": text}]}], add_generation_prompt=True
+    )
+    arguments = {}
+    if found.frames is not None:
+        area = {"shortest_edge": 112 * 112, "longest_edge": 112 * 112}
+        arguments["videos"] = [found.frames]
+        arguments["videos_kwargs"] = {
+            "size": area, "fps": 4.0, "cap_pixels_per_frame": True, "do_sample_frames": False,
+        }  # fmt: skip
+    if found.audio is not None:
+        arguments["audio"] = [found.audio]
+    if together:
+        arguments |= {"load_audio_from_video": True, "audio_from_video_indices": [0]}
+    return checkpoint.processor(text=[chat], return_tensors="pt", **arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("audio_in_video", [True, False])
+def test_prepare_equals_the_processors_own_call_on_the_whole_chat(tiny, clips, kind, audio_in_video):
+    checkpoint = with_media(tiny, audio_in_video=audio_in_video)
+    found = decoded(checkpoint, of_kind(clips, kind))
+    inputs = checkpoint.prepare(found, "zh")
+    expected = whole_chat(checkpoint, found, checkpoint.settings.prompts["zh"])
+    assert set(inputs) - {"use_audio_in_video"} == set(expected)
+    for name, value in expected.items():
+        assert torch.equal(torch.as_tensor(inputs[name]), torch.as_tensor(value)), name
+    assert inputs["use_audio_in_video"] == (audio_in_video and kind == "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_holds_the_tokens_that_its_media_cost(tiny, clips, kind):
+    found = decoded(tiny, of_kind(clips, kind))
+    ids = tiny.prepare(found)["input_ids"]
+    config = tiny.model.config
+    video_tokens = 0 if kind == "no_picture" else (len(found.frames) + 1) // 2 * (112 // 28) ** 2
+    audio_tokens = 0 if kind == "no_sound" else len(found.audio) / 16000 * 25
+    assert int((ids == config.video_token_id).sum()) == video_tokens
+    assert int((ids == config.audio_token_id).sum()) == pytest.approx(audio_tokens, abs=1)
+
+
+def test_the_language_chooses_the_prompt_and_none_means_the_clips(tiny, clips):
+    found = decoded(tiny, of_kind(clips, ""))
+    decode = tiny.processor.tokenizer.decode
+    for language, key in (("en", "en"), ("zh", "zh"), (None, "clip")):
+        assert tiny.settings.prompts[key] + "<|im_end|>" in decode(tiny.prepare(found, language)["input_ids"][0])
+
+
+# --- a checkpoint on disk ---------------------------------------------------------------------------------------------
+
+
+def test_a_saved_checkpoint_loads_with_equal_tensors_and_settings(tiny, tiny_folder, tmp_path):
+    tiny.save(tmp_path / "again")
+    again = load_checkpoint(tmp_path / "again", device="cpu")
+    before, after = tiny.model.state_dict(), again.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert again.settings == tiny.settings
+    assert again.settings.media.fps == 4.0 and again.settings.about["title"] == "Tiny"
+    assert again.processor.tokenizer.get_vocab() == tiny.processor.tokenizer.get_vocab()
+    parameters = sum(parameter.numel() for parameter in tiny.model.parameters())
+    assert (tmp_path / "again" / "model.safetensors").stat().st_size < 2.2 * parameters  # 16 bit
+    assert next(tiny.model.parameters()).dtype == torch.float32, "saving left the model as it was"
+
+
+def test_settings_are_the_same_after_json_and_back():
+    settings = Settings.build("sed", media=MediaSettings(fps=3.0), max_new_tokens=7, about={"title": "x"})
+    assert Settings.from_json(settings.to_json()) == settings
+    assert settings.prompt_version == "sed v1" and set(settings.prompts) == {"en", "zh", "clip"}
+
+
+def test_a_checkpoint_of_another_origin_gets_the_published_limits(tiny, tmp_path):
+    tiny.save(tmp_path)
+    (tmp_path / SETTINGS_FILE).unlink()
+    settings = load_checkpoint(tmp_path, device="cpu").settings
+    assert settings.media.max_frames == 40 and settings.max_new_tokens == 4096
+    assert settings.prompt_version.startswith("sed ")
+
+
+@pytest.mark.parametrize("name", ["./absent", "/absent/model", "saber-minni", "a/b/c"])
+def test_an_unknown_model_is_named_with_the_next_step(name):
+    with pytest.raises(ModelError, match=f"'{name}' is neither a folder nor a Hub id .*saber-mini"):
+        load(name)
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(ModelError, match=f"{tmp_path.name}.* cannot be loaded"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_folder_wins_over_an_embedded_name(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saber-mini").symlink_to(tiny_folder)
+    assert resolve("saber-mini") == "saber-mini"
+    assert load("saber-mini").about["title"] == "Tiny"
+
+
+# --- features, embeddings, positions ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("audio_in_video", [True, False])
+def test_the_parts_give_the_hidden_states_of_the_models_own_forward(tiny, clips, kind, audio_in_video):
+    checkpoint = with_media(tiny, audio_in_video=audio_in_video)
+    inputs = checkpoint.prepare(decoded(checkpoint, of_kind(clips, kind)))
+    model = checkpoint.model
+    with torch.inference_mode():
+        expected = model.model(**inputs).last_hidden_state
+        embeddings = embed(model, inputs["input_ids"], encode_media(model, inputs))
+        positions = prompt_positions(model, inputs)
+        got = model.model.language_model(inputs_embeds=embeddings, position_ids=positions[:, None]).last_hidden_state
+    assert positions.shape == (3, inputs["input_ids"].shape[1])
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_features_stand_in_the_places_of_their_placeholders(tiny, clips):
+    inputs = tiny.prepare(decoded(tiny, of_kind(clips, "")))
+    ids, config = inputs["input_ids"], tiny.model.config
+    features = {
+        kind: torch.randn(int((ids == token).sum()), config.text_config.hidden_size)
+        for kind, token in (("video", config.video_token_id), ("audio", config.audio_token_id))
+    }
+    embedded = embed(tiny.model, ids, features)[0]
+    assert torch.equal(embedded[ids[0] == config.video_token_id], features["video"])
+    assert torch.equal(embedded[ids[0] == config.audio_token_id], features["audio"])
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def tokens_of(engine: Engine, inputs, limit: int = LIMIT) -> list[int]:
+    return [token for token, _ in engine._generate(inputs, limit)]
+
+
+def test_a_batch_of_mixed_clips_is_answered_as_each_alone(tiny, clips, engine):
+    batch = [tiny.prepare(decoded(tiny, clip)) for clip in clips]
+    together = answer_batch(tiny, batch, LIMIT)
+    assert together == [tokens_of(engine, inputs) for inputs in batch]
+    # Answers that are all alike, or that all run to the limit, would show little.
+    assert len({tuple(answer) for answer in together}) == len(clips)
+    assert {len(answer) for answer in together} > {LIMIT}
+
+
+def test_a_stream_begins_with_what_is_seen_and_ends_with_the_prediction(engine, clips):
+    clip = of_kind(clips, "")
+    events = list(engine.stream(clip, "en", max_new_tokens=LIMIT))
+    seen, done = events[0], events[-1]
+    assert isinstance(seen, Seen) and isinstance(done, Done)
+    said = events[1:-1]
+    assert said and all(isinstance(event, Event) for event in said)
+    prediction = done.prediction
+    assert prediction.raw and "".join(event.raw for event in said) == prediction.raw
+    assert (prediction.clip, prediction.language, prediction.tracks) == (clip.id, "en", "both")
+    assert prediction.usage["frames"] == seen.frames and prediction.usage["prompt_tokens"] == seen.prompt_tokens
+    assert seen.video_s == pytest.approx(clip.metadata["duration_s"], abs=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_streamed_answer_is_the_text_of_its_tokens(tiny, engine, clips, kind):
+    clip = of_kind(clips, kind)
+    ids = tokens_of(engine, tiny.prepare(decoded(tiny, clip)))
+    prediction = engine.analyze(clip, max_new_tokens=LIMIT)
+    text = tiny.processor.tokenizer.decode(ids, skip_special_tokens=True)
+    assert text.startswith(prediction.raw)
+    assert not text[len(prediction.raw) :].strip("\ufffd"), "only a character cut in half may be missing at the end"
+    assert prediction.usage["answer_tokens"] == len(ids)
+    assert (kind in prediction.notes) == (kind != "")
+    assert ("answer_cut_off" in prediction.notes) == (len(ids) == LIMIT)
+
+
+def test_the_answers_bound_is_the_checkpoints_unless_it_is_given(tiny, engine, clips):
+    lengths = [engine.analyze(clip).usage["answer_tokens"] for clip in clips[:3]]
+    assert max(lengths) == tiny.settings.max_new_tokens
+    assert engine.analyze(clips[0], max_new_tokens=2).usage["answer_tokens"] == 2
+
+
+def test_media_settings_come_from_the_checkpoint(tiny, engine, clips):
+    clip = of_kind(clips, "")
+    assert next(engine.stream(clip)).frames == np.ceil(clip.metadata["duration_s"] * 4)
+    slow = Engine(with_media(tiny, fps=2.0, min_pixels=None, max_pixels=56 * 56))
+    seen = next(slow.stream(clip))
+    assert seen.frames == np.ceil(clip.metadata["duration_s"] * 2)
+    assert seen.video_tokens == (seen.frames + 1) // 2 * 4
+
+
+def test_the_choice_of_tracks_decides_what_the_model_is_given(engine, clips):
+    clip = of_kind(clips, "")
+    seen = {tracks: next(engine.stream(clip, tracks=tracks)) for tracks in ("both", "picture", "sound")}
+    given = {tracks: (facts.video_tokens > 0, facts.audio_tokens > 0) for tracks, facts in seen.items()}
+    assert given == {"both": (True, True), "picture": (True, False), "sound": (False, True)}
+    assert seen["picture"].audio_s == 0 and seen["sound"].frames == 0
+    answers = {tracks: engine.analyze(clip, tracks=tracks, max_new_tokens=LIMIT).raw for tracks in seen}
+    assert len(set(answers.values())) == 3
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_that_cannot_be_used_raises_a_media_error(engine, clips, tmp_path):
+    (tmp_path / "text.mp4").write_text("not a film")
+    for path in ("absent.mp4", "text.mp4"):
+        with pytest.raises(MediaError, match=path):
+            engine.analyze(Clip(str(tmp_path / path)))
+    with pytest.raises(MediaError, match="sound"):
+        engine.analyze(of_kind(clips, "no_sound"), tracks="sound")
+
+
+def test_an_unknown_language_is_refused_before_anything_is_decoded(engine):
+    with pytest.raises(ModelError, match="language is 'fr'"):
+        engine.analyze(Clip("absent.mp4"), language="fr")
+
+
+def answering_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "saber-generate"]
+
+
+def test_what_goes_wrong_in_the_model_reaches_the_caller(tiny, clips):
+    def fail(*_):
+        if next(count) == 3:
+            raise ZeroDivisionError("in the third forward pass")
+
+    count = iter(range(1, 100))
+    handle = tiny.model.lm_head.register_forward_hook(fail)
+    engine = Engine(tiny)
+    try:
+        with pytest.raises(ZeroDivisionError, match="third"):
+            engine.analyze(clips[0], max_new_tokens=LIMIT)
+    finally:
+        handle.remove()
+    assert not answering_threads()
+    assert engine.analyze(clips[0], max_new_tokens=2).raw is not None, "the engine answers the next clip"
+
+
+def test_closing_a_stream_stops_the_model_within_a_token_or_two(tiny, clips):
+    passes = []
+    go_on = threading.Semaphore(0)
+
+    def count(*_):
+        passes.append(1)
+        if len(passes) > 1:  # one at a time, as a large model would, so that the reader is not overtaken
+            go_on.acquire(timeout=5)
+
+    handle = tiny.model.lm_head.register_forward_hook(count)
+    try:
+        stream = Engine(tiny).stream(of_kind(clips, ""), max_new_tokens=500)
+        next(stream)
+        for _ in range(200):
+            go_on.release()
+        next(stream)
+        while go_on.acquire(blocking=False):
+            pass
+        threading.Timer(0.3, lambda: [go_on.release() for _ in range(500)]).start()
+        at = len(passes)
+        stream.close()
+    finally:
+        handle.remove()
+    assert not answering_threads()
+    assert at <= len(passes) <= at + 2
+    assert len(passes) < 500
+
+
+def test_two_streams_at_once_both_give_their_own_answer(engine, clips):
+    chosen = [of_kind(clips, ""), of_kind(clips, "no_picture")]
+    alone = [engine.analyze(clip, max_new_tokens=LIMIT).raw for clip in chosen]
+    assert alone[0] != alone[1]
+    both, ready = [None, None], threading.Barrier(2)
+
+    def answer(number: int) -> None:
+        ready.wait()
+        both[number] = engine.analyze(chosen[number], max_new_tokens=LIMIT).raw
+
+    threads = [threading.Thread(target=answer, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert both == alone
+
+
+@pytest.mark.parametrize("way", ["stream", "batch"])
+def test_media_placeholders_are_never_generated(tiny, clips, way):
+    tokenizer = tiny.processor.tokenizer
+    placeholders = [tokenizer.convert_tokens_to_ids(token) for token in MEDIA_TOKENS.values()]
+    wanted = torch.zeros(len(tokenizer))
+    wanted[placeholders] = 1000.0
+    inputs = tiny.prepare(decoded(tiny, of_kind(clips, "")))
+    plain = answer_batch(tiny, [inputs], 4)[0]
+    handle = tiny.model.lm_head.register_forward_hook(lambda module, given, logits: logits + wanted)
+    try:
+        ids = tokens_of(Engine(tiny), inputs, 4) if way == "stream" else answer_batch(tiny, [inputs], 4)[0]
+    finally:
+        handle.remove()
+    assert ids == plain
+
+
+def test_the_tiny_checkpoint_is_left_as_it_was(tiny, tiny_folder):
+    fresh = load_checkpoint(tiny_folder, device="cpu").model.state_dict()
+    assert all(torch.equal(value, fresh[name]) for name, value in copy.copy(tiny.model.state_dict()).items())
