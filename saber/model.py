@@ -494,17 +494,21 @@ class Engine:
 
         def work() -> None:
             try:
-                with self._lock, torch.inference_mode():
+                while not self._lock.acquire(timeout=0.05):  # another answer is being written
                     if flag.is_set():
                         return
-                    model.generate(
-                        **batch,
-                        max_new_tokens=limit,
-                        do_sample=False,
-                        suppress_tokens=_placeholders(tokenizer),
-                        stopping_criteria=StoppingCriteriaList([_Stop(flag)]),
-                        streamer=_Tokens(out),
-                    )
+                try:
+                    with torch.inference_mode():
+                        model.generate(
+                            **batch,
+                            max_new_tokens=limit,
+                            do_sample=False,
+                            suppress_tokens=_placeholders(tokenizer),
+                            stopping_criteria=StoppingCriteriaList([_Stop(flag)]),
+                            streamer=_Tokens(out),
+                        )
+                finally:
+                    self._lock.release()
             except BaseException as error:  # handed over to the reader's thread, raised there
                 out.put(error)
             finally:

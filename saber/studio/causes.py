@@ -223,3 +223,35 @@ def _conflicting(face: str, voice: str, valence: str | None) -> str:
     if face in (*HOSTILE, *VULNERABLE) and voice in (*HOSTILE, *VULNERABLE):
         return "bitterness"
     return "warmth" if voice == "tender" else _PLAIN_FACE[face]
+
+
+def table() -> str:
+    """The table of causes in Markdown, as it stands in docs/causes.md: face by voice, with neutral words; what other
+    words change is in brackets; c marks a conflict, the number is alignment or severity."""
+    voices, valences = ATTRIBUTES["voice"], ATTRIBUTES["valence"]
+    lines = ["| face \\ voice | " + " | ".join(voices) + " |", "|---" * (len(voices) + 1) + "|"]
+    for face in ATTRIBUTES["face"]:
+        cells = []
+        for voice in voices:
+            plain = judge(face, voice, "neutral")
+            others = {valence: judge(face, voice, valence).emotion for valence in valences}
+            changes = [f"{valence} words: {emotion}" for valence, emotion in others.items() if emotion != plain.emotion]
+            mark = "c" if plain.relation == "conflict" else ""
+            change = f" ({'; '.join(changes)})" if changes else ""
+            cells.append(f"{plain.emotion}{change} {mark}{plain.intensity}")
+        lines.append(f"| **{face}** | " + " | ".join(cells) + " |")
+    meanings = [f"- **{emotion}**: {meaning}" for emotion, meaning in EMOTIONS.items()]
+    return "\n".join(
+        [
+            "# The table of causes",
+            "",
+            "What face and voice together mean in a studio clip, by `saber/studio/causes.py`, which wrote this page. The",
+            "rules are ours. `c` marks a conflict between picture and voice; the number is the degree of alignment or",
+            "the severity of the conflict, 0 to 10. A laugh with fear in face or voice is always nervous laughter.",
+            "",
+            *lines,
+            "",
+            *meanings,
+            "",
+        ]
+    )
