@@ -32,11 +32,12 @@ from saber.studio.sample import (
 from saber.studio.world import ATTRIBUTES, INCOMPLETE, PROSODY, SPLITS, VOICES, ClipSpec
 
 EVENTS = ATTRIBUTES["event"]
+CLIPS = 2000
 EVERY_CLIP = list(product((*FACES, None), (*VOICE_KINDS, None), (*VALENCES, None), EVENTS))
 
 
 @cache
-def draws(split: str = "train", count: int = 3000, **options: float) -> list[ClipSpec]:
+def draws(split: str = "train", count: int = CLIPS, **options: float) -> list[ClipSpec]:
     mix = Mix(split=split, **options)
     return [draw_spec(mix, index) for index in range(count)]
 
@@ -56,7 +57,7 @@ def test_each_voice_kind_says_what_every_attribute_of_prosody_may_be_and_nothing
             assert values and set(values) <= set(ATTRIBUTES[name]), (kind, name)
 
 
-@pytest.mark.parametrize("one, other", combinations(VOICES, 2))
+@pytest.mark.parametrize("one, other", list(combinations(VOICES, 2)))
 def test_no_prosody_fits_two_voice_kinds(one: str, other: str):
     assert any(not set(VOICES[one][name]) & set(VOICES[other][name]) for name in PROSODY)
 
@@ -237,7 +238,7 @@ def test_a_clip_depends_on_its_mix_and_its_number_alone(split, seed, index):
 
 
 def test_no_person_is_in_two_splits():
-    seen = [(split, {(spec.identity.id, spec.identity.seed) for spec in draws(split, 1200)}) for split in SPLITS]
+    seen = [(split, {(spec.identity.id, spec.identity.seed) for spec in draws(split, 800)}) for split in SPLITS]
     for (_, one), (_, other) in combinations(seen, 2):
         assert not {name for name, _ in one} & {name for name, _ in other}
         assert not {seed for _, seed in one} & {seed for _, seed in other}
@@ -245,8 +246,8 @@ def test_no_person_is_in_two_splits():
 
 
 def test_no_speaker_and_no_sentence_template_is_in_two_of_training_validation_and_testing():
-    groups = [draws("train"), draws("validation", 1200), [*draws("test", 1200), *draws("combinations", 1200),
-                                                          *draws("style", 1200)]]  # fmt: skip
+    groups = [draws("train"), draws("validation", 800), [*draws("test", 800), *draws("combinations", 800),
+                                                          *draws("style", 800)]]  # fmt: skip
     for one, other in combinations(groups, 2):
         assert not {spec.speaker for spec in one} & {spec.speaker for spec in other}
         spoken = [{part for spec in group for part in spec.words.template.split("+")} for group in (one, other)]
@@ -254,7 +255,7 @@ def test_no_speaker_and_no_sentence_template_is_in_two_of_training_validation_an
 
 
 def test_only_the_style_split_has_the_second_drawing_style():
-    assert {split: {spec.identity.style for spec in draws(split, 1200)} for split in SPLITS} == {
+    assert {split: {spec.identity.style for spec in draws(split, 800)} for split in SPLITS} == {
         **dict.fromkeys(SPLITS, {0}), "style": {1},
     }  # fmt: skip
 
@@ -266,7 +267,7 @@ def test_about_a_fifth_of_all_combinations_is_held_out():
 
 def test_held_out_combinations_are_never_shown_in_training_and_nothing_else_is_in_their_split():
     for split in SPLITS:
-        assert {is_held_out(*combination(spec)) for spec in draws(split, 1200)} == {split == "combinations"}
+        assert {is_held_out(*combination(spec)) for spec in draws(split, 800)} == {split == "combinations"}
     for kind, held_out in product(("agree", "conflict"), (False, True)):
         table = joint(kind, held_out)
         assert table.sum() == pytest.approx(1)
@@ -304,7 +305,7 @@ def test_each_face_voice_and_valence_is_as_frequent_in_the_natural_mix_as_in_the
 
 @pytest.mark.parametrize("share, tolerance", [(BALANCED, 0.03), (NATURAL, 0.012), (0.0, 0.0), (1.0, 0.0)])
 def test_the_share_of_conflicts_is_the_one_asked_for(share, tolerance):
-    # Standard error of a share of one half over 3,000 clips: 0.009; of 0.05: 0.004.
+    # Standard error of a share of one half over 2,000 clips: 0.011; of 0.05: 0.005.
     specs = draws(conflict_share=share) if share not in (0.0, 1.0) else draws(count=300, conflict_share=share)
     conflicts = [causes.relation(spec.performance.face, spec.voice)[0] == "conflict" for spec in specs]
     assert np.mean(conflicts) == pytest.approx(share, abs=tolerance)
@@ -314,7 +315,7 @@ def test_incomplete_clips_come_in_the_documented_shares():
     counts = Counter(spec.incomplete for spec in draws())
     assert set(counts) == set(INCOMPLETE) == {"", *INCOMPLETE_SHARES}
     for kind, share in INCOMPLETE_SHARES.items():
-        assert counts[kind] / 3000 == pytest.approx(share, abs=3 * (share / 3000) ** 0.5), kind
+        assert counts[kind] / CLIPS == pytest.approx(share, abs=3 * (share / CLIPS) ** 0.5), kind
     assert {spec.incomplete for spec in draws(count=300, incomplete=False)} == {""}
 
 
@@ -324,10 +325,9 @@ def test_short_clips_say_one_word_and_long_ones_several_sentences():
             assert spec.words.template == words.SHORT and spec.words.event == "none"
         else:
             assert (len(spec.words.template.split("+")) in range(4, 8)) == (spec.incomplete == "long")
-        assert set(spec.words.text) & set("abcdefghijklmnopqrstuvwxyz") or spec.language == "zh"
 
 
-def test_languages_take_turns_and_a_speaker_speaks_her_own():
+def test_languages_take_turns_and_a_speaker_speaks_one():
     assert [spec.language for spec in draws()[:6]] == ["en", "zh"] * 3
     assert {draw_spec(Mix(languages=("zh",)), index).language for index in range(20)} == {"zh"}
     for spec in draws()[:500]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -456,7 +457,8 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, An
 
 def main() -> None:
     config = parse_recipe(BaseConfig, None)
-    torch.set_num_threads(2 if config.stage == "all" else 1)
+    # An encoder alone leaves a core for the other one; the language model gets them all.
+    torch.set_num_threads(1 if config.stage in ("see", "hear") else os.cpu_count() or 1)
     rows = {split: read_rows(Path(config.data) / split) for split in ("train", "validation")}
     checkpoint = build_mini(config, rows["train"])
     count = sum(parameter.numel() for parameter in checkpoint.model.parameters())

@@ -80,7 +80,9 @@ def _predict(
 ) -> dict[str, str]:
     # What was asked of whom: neither another model nor other clips under the same names may pass for this one.
     weights = _fingerprint(checkpoint)
-    keys = {row["id"]: hashlib.sha256(f"{weights} {row['language']} {row['spec']}".encode()).hexdigest() for row in rows}
+    keys = {
+        row["id"]: hashlib.sha256(f"{weights} {row['language']} {row['spec']}".encode()).hexdigest() for row in rows
+    }
     kept = [record for record in _kept(path) if record["key"] == keys.get(record["id"])]
     answers = {record["id"]: record["answer"] for record in kept}
     todo = sorted((row for row in rows if row["id"] not in answers), key=lambda row: row["duration_s"])
