@@ -142,9 +142,11 @@ class MediaCache:
         self.checkpoint, self.folder = checkpoint, Path(folder) if folder else None
         if self.folder:
             settings = json.dumps(checkpoint.settings.media.to_json(), sort_keys=True)
-            encoders = (checkpoint.model.model.visual, checkpoint.model.model.audio_tower)
-            weights = [(float(p.sum()), float(p.abs().sum())) for part in encoders for p in part.parameters()]
-            self.fingerprint = hashlib.sha256(f"{settings}{weights}".encode()).hexdigest()[:16]
+            digest = hashlib.sha256(settings.encode())
+            for encoder in (checkpoint.model.model.visual, checkpoint.model.model.audio_tower):
+                for parameter in encoder.parameters():
+                    digest.update(parameter.detach().half().cpu().numpy().tobytes())
+            self.fingerprint = digest.hexdigest()[:16]
 
     def load(self, clip: Clip) -> dict[str, Any]:
         """``Checkpoint.media_inputs`` of the clip, or, where it is kept, the same with "video_features" and
@@ -176,6 +178,8 @@ class MediaCache:
             kept = {key: np.asarray(value) for key, value in inputs.items()
                     if key not in ("pixel_values_videos", "input_features")}  # fmt: skip
             kept |= {f"{kind}_features": value.half().cpu().numpy() for kind, value in features.items()}
+            if "feature_attention_mask" in kept:
+                kept["feature_attention_mask"] = kept["feature_attention_mask"].astype(np.uint8)
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")
             with part.open("wb") as file:

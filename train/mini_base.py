@@ -56,9 +56,9 @@ class BaseConfig:
     encoder_width: int = option(160, "hidden size of both encoders")
     vision_layers: int = option(4, "layers of the vision encoder")
     audio_layers: int = option(3, "layers of the audio encoder")
-    see_steps: int = option(2500, "steps of 64 frame pairs")
-    hear_steps: int = option(2500, "steps of 32 clips")
-    join_steps: int = option(500, "steps of 32 clips")
+    see_steps: int = option(4400, "steps of 64 frame pairs")
+    hear_steps: int = option(2000, "steps of 32 clips")
+    join_steps: int = option(400, "steps of 32 clips")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
     join_learning_rate: float = option(1.5e-3, "peak, join")
     workers: int = option(2, "processes that decode")
@@ -241,6 +241,20 @@ def read_spec(text: str) -> ClipSpec:
     return ClipSpec(**{key: parts[key](**value) if key in parts else value for key, value in values.items()})
 
 
+def vary(pairs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pairs of frames (B, 2, H, W, 3) uint8, each moved by up to 5 pixels and with another light, contrast and tint.
+    Not mirrored: contempt is one-sided."""
+    varied = np.empty_like(pairs)
+    for place, pair in enumerate(pairs):
+        down, right = rng.integers(-5, 6, 2)
+        rows = np.clip(np.arange(FRAME) + down, 0, FRAME - 1)
+        columns = np.clip(np.arange(FRAME) + right, 0, FRAME - 1)
+        gain = (rng.uniform(0.8, 1.2) * rng.uniform(0.94, 1.06, 3)).astype(np.float32)
+        shift = np.float32(rng.uniform(-14, 14))
+        varied[place] = np.clip(pair[:, rows][:, :, columns] * gain + shift, 0, 255).astype(np.uint8)
+    return varied
+
+
 # --- see --------------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +269,8 @@ def run_see(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[li
     def batch(split: str, firsts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         arrays = data[split][1]
         pairs = np.stack([arrays.frames[first : first + 2] for first in firsts])  # (B, 2, 112, 112, 3)
+        if split == "train":
+            pairs = vary(pairs, np.random.default_rng([config.seed, *firsts]))
         # Pairs are separate for the tower (attention stays inside one), so a batch is one long video to the processor.
         found = checkpoint.processor.video_processor(
             videos=[pairs.reshape(-1, FRAME, FRAME, 3)],
@@ -469,6 +485,12 @@ def main() -> None:
     if config.stage in ("hear", "join", "all"):
         run_hear(config, checkpoint, data)
     if config.stage in ("join", "all"):
+        # Encoders as they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
+        for parameter in (
+            *checkpoint.model.model.visual.parameters(),
+            *checkpoint.model.model.audio_tower.parameters(),
+        ):
+            parameter.data = parameter.data.half().float()
         summary = run_join(config, checkpoint, rows["train"])
         checkpoint.save(config.output_dir)
         write_run(config.work_dir, config, parameters=count, join=summary)

@@ -245,9 +245,9 @@ def table() -> str:
         [
             "# The table of causes",
             "",
-            "What face and voice together mean in a studio clip, by `saber/studio/causes.py`, which wrote this page. The",
-            "rules are ours. `c` marks a conflict between picture and voice; the number is the degree of alignment or",
-            "the severity of the conflict, 0 to 10. A laugh with fear in face or voice is always nervous laughter.",
+            "What face and voice together mean in a studio clip, by `saber/studio/causes.py`, which wrote this page.",
+            "The rules are ours. `c` marks a conflict between picture and voice; the number is the degree of alignment",
+            "or the severity of the conflict, 0 to 10. A laugh with fear in face or voice is always nervous laughter.",
             "",
             *lines,
             "",
