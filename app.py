@@ -129,7 +129,7 @@ def build_demo(engine: Any, examples: Sequence[tuple[Path, str]] | None = None) 
                                 place(f"card-{card}")
                 place("facts")
 
-        outputs = [state, analyse, stop, *parts.values()]
+        outputs = [state, analyse, stop, *(parts[name] for name in view.PARTS)]
 
         def updates(before: view.PageState, after: view.PageState) -> list[Any]:
             """What changed between two states, for ``outputs``; the rest is left alone, so that nothing flickers."""
@@ -137,11 +137,13 @@ def build_demo(engine: Any, examples: Sequence[tuple[Path, str]] | None = None) 
             buttons = [gr.skip(), gr.skip()]
             if before.busy != after.busy:
                 buttons = [gr.update(interactive=not after.busy), gr.update(interactive=after.busy)]
-            return [after, *buttons, *(new[name] if new[name] != old[name] else gr.skip() for name in parts)]
+            return [after, *buttons, *(new[name] if new[name] != old[name] else gr.skip() for name in view.PARTS)]
 
         def begin(clip_path: str | None, answer_in: str, given: str, before: view.PageState) -> list[Any]:
-            asked_language = None if answer_in == "clip" else answer_in
-            return updates(before, before.begin(clip_path, asked_language, given, uuid.uuid4().hex))
+            # Everything is sent, whatever the page shows: a run stopped in the queue may have left its own marks.
+            after = before.begin(clip_path, None if answer_in == "clip" else answer_in, given, uuid.uuid4().hex)
+            buttons = [gr.update(interactive=not after.busy), gr.update(interactive=after.busy)]
+            return [after, *buttons, *(view.render(after)[name] for name in view.PARTS)]
 
         def run(before: view.PageState) -> Iterator[list[Any]]:
             yield updates(before, before)
@@ -168,9 +170,7 @@ def build_demo(engine: Any, examples: Sequence[tuple[Path, str]] | None = None) 
 
         halt_outputs = [analyse, stop, parts["status"]]
         quiet = dict(show_progress="hidden", api_visibility="private")
-        asked = analyse.click(
-            begin, [clip, language, tracks, state], outputs, queue=False, js=SHOW_ANSWER, **quiet
-        )
+        asked = analyse.click(begin, [clip, language, tracks, state], outputs, queue=False, js=SHOW_ANSWER, **quiet)
         asked.then(run, [state], outputs, concurrency_limit=1, trigger_mode="multiple", **quiet)
         stop.click(halt, [state], halt_outputs, queue=False, **quiet)
 
@@ -218,11 +218,11 @@ def build_theme() -> gr.themes.Base:
 
 def launch(demo: gr.Blocks, port: int = 7860, share: bool = False, wait: bool = True) -> str:
     """Serves the page on the loopback interface (and through a public link with ``share``) and returns its address.
+    A Space tells gradio itself to listen on all interfaces.
 
     ``wait``: until interrupted. Raises OSError where the port is taken.
     """
     _, address, _ = demo.launch(
-        server_name=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),  # a Space sets it to 0.0.0.0
         server_port=port,
         share=share,
         prevent_thread_lock=not wait,
@@ -242,7 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=7860, help="port on this machine (default: %(default)s)")
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio's servers")
     options = parser.parse_args(arguments)
-    launch(build_demo(saber.model.load(options.model)), port=options.port, share=options.share)
+    try:
+        launch(build_demo(saber.model.load(options.model)), port=options.port, share=options.share)
+    except (saber.model.ModelError, OSError) as error:  # a checkpoint that cannot be used, a port that is taken
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

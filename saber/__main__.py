@@ -32,11 +32,12 @@ def add_analyze(parser: argparse.ArgumentParser) -> Run:
 def run_analyze(arguments: argparse.Namespace) -> int:
     import torch
 
-    from saber.media import MediaError
+    from saber.media import MediaError, probe
     from saber.model import Done, ModelError, Seen, load
 
     torch.set_num_threads(1)  # a small model generates fastest on one thread; a large one is not run on a CPU
     try:
+        probe(arguments.clip)  # a file that cannot be used is said so before a model is loaded
         engine = load(arguments.model)
         clip = Clip(arguments.clip, start_s=arguments.start, end_s=arguments.end)
         section = None

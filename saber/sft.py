@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -388,7 +388,7 @@ def run_sft(
     rank, world = accelerator.process_index, accelerator.num_processes
     mine = [batch[rank::world] for batch in plan[first:]]
     out.mkdir(parents=True, exist_ok=True)
-    log = (out / "log.jsonl").open("a", encoding="utf-8") if accelerator.is_main_process else None
+    log = _open_log(out / "log.jsonl", first) if accelerator.is_main_process else None
     bar = tqdm(total=steps, initial=first, unit="step", disable=not accelerator.is_main_process)
     skipped, seen, waited, began, records = 0, 0, 0.0, time.perf_counter(), []
     stream = example_stream(rows, build, mine, config.workers)
@@ -406,32 +406,19 @@ def run_sft(
                 examples.append(item)
         seen += len(loaded)
         if skipped > 20 and skipped > 0.1 * seen:
-            raise DataError(f"{skipped} of {seen} clips could not be decoded; see the messages above")
+            raise DataError(f"data {config.data!r}: {skipped} of {seen} clips, named above, could not be decoded")
         rate = learning_rate_at(step, steps, config.learning_rate, config.warmup_share)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        answer_tokens = sum(int((example.labels != IGNORED).sum()) for example in examples)
-        everywhere = accelerator.reduce(torch.tensor(float(answer_tokens), device=accelerator.device))
-        summed = 0.0
-        examples.sort(key=len)
-        parts = [examples[at : at + config.micro_batch_size] for at in range(0, len(examples), config.micro_batch_size)]
-        for part in parts:
-            batch = {key: value.to(accelerator.device) for key, value in collate(part, tokenizer.pad_token_id).items()}
-            with accelerator.autocast():
-                total, _ = loss_module(batch)
-            # Processes average their gradients, so each scales its sum to the mean over all answer tokens.
-            accelerator.backward(total * world / everywhere)
-            summed += float(total.detach())
-        norm = accelerator.clip_grad_norm_(loss_module.parameters(), config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        loss = float(accelerator.reduce(torch.tensor(summed, device=accelerator.device)) / everywhere)
+        learned = _update(accelerator, loss_module, optimizer, examples, config, tokenizer.pad_token_id)
         bar.update()
-        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        if log and (step % config.log_every == 0 or step == steps - 1):
+        if learned:
+            bar.set_postfix(loss=f"{learned[0]:.3f}", refresh=False)
+        if learned and log and (step % config.log_every == 0 or step == steps - 1):
+            loss, norm = learned
             spent = time.perf_counter() - began
             record = {
-                "step": step, "loss": round(loss, 5), "learning_rate": rate, "grad_norm": round(float(norm), 4),
+                "step": step, "loss": round(loss, 5), "learning_rate": rate, "grad_norm": round(norm, 4),
                 "clips_per_s": round(seen * world / spent, 2), "waiting_share": round(waited / spent, 4),
                 "skipped": skipped,
             }  # fmt: skip
@@ -441,6 +428,8 @@ def run_sft(
         if (step + 1) % config.save_every == 0 or step == steps - 1:
             _save(state_path, config, step + 1, accelerator, loss_module, optimizer)
     bar.close()
+    if log:
+        log.close()
     model.eval()
     return {
         "steps": steps, "skipped": skipped, "seconds": round(time.perf_counter() - began, 1), "log": records[-5:],
@@ -448,14 +437,52 @@ def run_sft(
     }  # fmt: skip
 
 
+def _update(
+    accelerator: Any, loss_module: Any, optimizer: Any, examples: list[Example], config: SFTConfig, pad_token_id: int
+) -> tuple[float, float] | None:
+    """One optimizer step on this process's examples. Returns the mean loss over the answer tokens of all processes and
+    the gradient's norm; None if no process has an example (no clip of the step could be decoded)."""
+    answer_tokens = sum(int((example.labels != IGNORED).sum()) for example in examples)
+    everywhere = accelerator.reduce(torch.tensor(float(answer_tokens), device=accelerator.device))
+    if not everywhere:
+        return None
+    summed = torch.zeros((), device=accelerator.device)
+    examples = sorted(examples, key=len)
+    for at in range(0, len(examples), config.micro_batch_size):
+        batch = collate(examples[at : at + config.micro_batch_size], pad_token_id)
+        with accelerator.autocast():
+            total, _ = loss_module({key: value.to(accelerator.device) for key, value in batch.items()})
+        # Processes average their gradients, so each scales its sum to the mean over all answer tokens.
+        accelerator.backward(total * accelerator.num_processes / everywhere)
+        summed += total.detach()
+    norm = accelerator.clip_grad_norm_(loss_module.parameters(), config.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(accelerator.reduce(summed) / everywhere), float(norm)
+
+
+def _open_log(path: Path, first: int) -> TextIO:
+    """The log, to be continued at step ``first``: lines of steps that a killed run did but did not save are dropped."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < first]
+    path.write_text("".join(kept), encoding="utf-8")
+    return path.open("a", encoding="utf-8")
+
+
+#: Fields that decide what a run learns; a run is not continued with another value of one.
+_COURSE = (
+    "model", "data", "split", "prompt", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_share",
+    "weight_decay", "max_grad_norm", "train_encoders", "seed",
+)  # fmt: skip
+
+
 def _save(path: Path, config: SFTConfig, step: int, accelerator: Any, loss_module: Any, optimizer: Any) -> None:
     if not accelerator.is_main_process:
         return
     part = path.with_suffix(".part")
     model = accelerator.unwrap_model(loss_module).model
-    torch.save(
-        {"step": step, "seed": config.seed, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, part
-    )
+    course = {name: getattr(config, name) for name in _COURSE}
+    torch.save({"step": step, "course": course, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, part)
     os.replace(part, path)
 
 
@@ -463,8 +490,12 @@ def _restore(path: Path, config: SFTConfig, model: torch.nn.Module, optimizer: A
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["seed"] != config.seed:
-        raise ValueError(f"{path} was written with seed {state['seed']}, not {config.seed}; use another output_dir")
+    for name, value in state.get("course", {}).items():
+        if value != getattr(config, name):
+            raise DataError(
+                f"{path} was written with {name} = {value!r}, not {getattr(config, name)!r}; "
+                "use the same to go on, or another output_dir"
+            )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

@@ -266,6 +266,22 @@ def test_stop_in_the_middle_keeps_what_was_written_and_frees_the_model(visitor, 
     visitor.wait_for("done")
 
 
+def test_stop_while_others_are_served_first_acts_at_once_and_the_visitor_may_ask_again(browser, address, clip, visitor):
+    first = Visitor(browser, address)
+    first.upload(clip)
+    visitor.upload(clip)
+    first.analyse()
+    visitor.analyse()
+    visitor.page.click("#stop:not([disabled])")
+    visitor.wait_for("stopped")
+    expect(visitor.page.locator("#analyse")).to_be_enabled()
+    visitor.analyse()
+    visitor.page.wait_for_selector("#stop:not([disabled])", state="attached")
+    visitor.wait_for("done")
+    first.wait_for("done")
+    first.context.close()
+
+
 def test_a_visitor_who_leaves_frees_the_model(browser, address, clip):
     leaving = Visitor(browser, address)
     leaving.upload(clip)

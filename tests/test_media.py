@@ -21,7 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saber import media
-from saber.media import Limits, MediaError, MediaSettings, decode, decode_here, probe
+from saber.media import Limits, MediaError, MediaSettings, decode, decode_here, decoding, probe
+from saber.media.survey import Watch, survey_part
+from saber.media.worker import _POOL
 from saber.schema import Clip
 
 KEEP = MediaSettings(max_pixels=None)
@@ -64,9 +66,26 @@ def heard_pitch_hz(samples: np.ndarray, at_s: float, rate_hz: int = 16000) -> fl
     return float(np.argmax(spectrum) * rate_hz / (1 << 15))
 
 
-def render(path, seconds=3.0, fps=25, size=(64, 48), codec="h264", sound="aac", rate_hz=48000, layout="stereo",
-           sound_delay_s=0.0, sound_s=None, frame_times=None, picture=None, rotation=0, gop=12, container=None,
-           options=None, codec_options=None, clock_s=0.0):
+def render(
+    path,
+    seconds=3.0,
+    fps=25,
+    size=(64, 48),
+    codec="h264",
+    sound="aac",
+    rate_hz=48000,
+    layout="stereo",
+    sound_delay_s=0.0,
+    sound_s=None,
+    frame_times=None,
+    picture=None,
+    rotation=0,
+    gop=12,
+    container=None,
+    options=None,
+    codec_options=None,
+    clock_s=0.0,
+):
     """Writes a clip whose frames are grey(t) and whose tone is pitch_hz(t). ``frame_times``: variable frame rate.
     ``picture``: (H, W, 3), or a function of the time, in place of grey. ``clock_s``: what the file calls its start."""
     width, height = size
@@ -201,9 +220,8 @@ def test_only_the_groups_of_pictures_that_are_needed_are_decoded(tmp_path, monke
     picture = np.full((48, 64, 3), 90, np.uint8)
     path = render(tmp_path / "long.mp4", seconds=20, fps=10, gop=10, sound=None, picture=picture)
     seen = []
-    decoder = sys.modules[media._Picture.__module__]
-    whole = decoder._decode
-    monkeypatch.setattr(decoder, "_decode", lambda *given: seen.append(1) or whole(*given))
+    whole = decoding.decode_packet
+    monkeypatch.setattr(decoding, "decode_packet", lambda *given: seen.append(1) or whole(*given))
     decode_here(Clip(str(path)), MediaSettings(fps=0.2))
     assert len(seen) < 40  # Of 200 packets.
 
@@ -211,8 +229,13 @@ def test_only_the_groups_of_pictures_that_are_needed_are_decoded(tmp_path, monke
 @pytest.mark.parametrize("codec_options", [{}, {"x264-params": "open-gop=1:bframes=3:b-pyramid=normal:keyint=9"}])
 def test_skipping_pictures_gives_the_same_frames_as_decoding_them_all(tmp_path, codec_options):
     noise = np.random.default_rng(1).integers(0, 255, (12, 16, 3), np.uint8).repeat(4, 0).repeat(4, 1)
-    path = render(tmp_path / "all.mp4", seconds=3, sound=None, codec_options=codec_options,
-                  picture=lambda t: np.roll(noise, round(t * 50), axis=1))
+    path = render(
+        tmp_path / "all.mp4",
+        seconds=3,
+        sound=None,
+        codec_options=codec_options,
+        picture=lambda t: np.roll(noise, round(t * 50), axis=1),
+    )
     with av.open(str(path)) as container:
         every = [(frame.time, frame) for frame in container.decode(video=0)]
     quality = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -247,9 +270,16 @@ def test_the_rotation_sign_is_that_of_the_matrix_in_the_file(tmp_path):
     assert (np.sign(a), np.sign(b), np.sign(c), np.sign(d)) == (0, -1, 1, 0)
 
 
-@pytest.mark.parametrize(("rate_hz", "layout", "sound"), [
-    (48000, "stereo", "aac"), (8000, "mono", "pcm_s16le"), (44100, "5.1", "aac"), (16000, "mono", "flac"),
-    (22050, "mono", "aac")])
+@pytest.mark.parametrize(
+    ("rate_hz", "layout", "sound"),
+    [
+        (48000, "stereo", "aac"),
+        (8000, "mono", "pcm_s16le"),
+        (44100, "5.1", "aac"),
+        (16000, "mono", "flac"),
+        (22050, "mono", "aac"),
+    ],
+)
 def test_any_rate_and_layout_becomes_mono_of_the_same_loudness(tmp_path, rate_hz, layout, sound):
     path = render(tmp_path / "sound.mkv", seconds=3, codec=None, rate_hz=rate_hz, layout=layout, sound=sound)
     decoded = decode(Clip(str(path)))
@@ -270,11 +300,18 @@ def test_a_wav_and_a_part_of_it(tmp_path):
     assert_sounds(other_rate, rate_hz=24000)
 
 
-@pytest.mark.parametrize(("name", "codec", "sound"), [
-    ("a.ts", "h264", "aac"), ("a.mkv", "h264", "flac"),
-    ("a.avi", "h264", "pcm_s16le"),  # It stores no presentation times, and the pictures are reordered.
-    ("a.h264", "h264", None),  # It stores no times at all.
-    ("a.mov", "h264", "pcm_s16le"), ("a.webm", "vp9", "opus"), ("a.flv", "h264", "aac")])
+@pytest.mark.parametrize(
+    ("name", "codec", "sound"),
+    [
+        ("a.ts", "h264", "aac"),
+        ("a.mkv", "h264", "flac"),
+        ("a.avi", "h264", "pcm_s16le"),  # It stores no presentation times, and the pictures are reordered.
+        ("a.h264", "h264", None),  # It stores no times at all.
+        ("a.mov", "h264", "pcm_s16le"),
+        ("a.webm", "vp9", "opus"),
+        ("a.flv", "h264", "aac"),
+    ],
+)
 def test_other_containers_show_the_right_frame_at_the_right_time(tmp_path, name, codec, sound):
     path = render(tmp_path / name, seconds=4, codec=codec, sound=sound)
     for start_s, end_s in ((0.0, None), (2.3, 3.6)):
@@ -300,7 +337,7 @@ def test_a_clock_that_does_not_start_at_zero_is_set_to_zero(tmp_path):
 
 def test_a_late_part_is_reached_by_a_seek_and_reading_stops_after_it(tmp_path):
     path = render(tmp_path / "long.mp4", seconds=40, fps=10, picture=np.zeros((48, 64, 3), np.uint8), sound=None)
-    survey = media._survey(media._Watch(Clip(str(path), 20.0, 21.0), Limits()))
+    survey = survey_part(Watch(Clip(str(path), 20.0, 21.0), Limits()))
     assert survey.seek_s == 19.0 and survey.packets < 40  # Of 400.
 
 
@@ -481,16 +518,20 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Clip, Limits]]:
     (folder / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
     os.mkfifo(folder / "pipe.mp4")
     cases = {
-        "missing": Clip(str(folder / "nothing.mp4")), "missing, with a zero byte": Clip("a\0b"),
-        "directory": Clip(str(folder)), "not_a_file, a pipe": Clip(str(folder / "pipe.mp4")),
-        "empty": Clip(str(folder / "empty.mp4")), "not_media, text": Clip(str(folder / "text.mp4")),
+        "missing": Clip(str(folder / "nothing.mp4")),
+        "missing, with a zero byte": Clip("a\0b"),
+        "directory": Clip(str(folder)),
+        "not_a_file, a pipe": Clip(str(folder / "pipe.mp4")),
+        "empty": Clip(str(folder / "empty.mp4")),
+        "not_media, text": Clip(str(folder / "text.mp4")),
         "not_media, zeros": Clip(str(folder / "zeros.mp4")),
         "not_media, a playlist that names another file": Clip(str(folder / "list.m3u8")),
         "not_media, a list that names another file": Clip(str(folder / "list.ffconcat")),
         "no_tracks, subtitles": Clip(str(folder / "words.srt")),
         "damaged, its index was at the end": Clip(str(cut(good, 0.6, folder / "cut.mp4"))),
         "damaged, only a header": Clip(str(cut(good, 0.002, folder / "head.mp4"))),
-        "outside": Clip(str(good), 2.5), "outside, with an end": Clip(str(good), 2.5, 3.0),
+        "outside": Clip(str(good), 2.5),
+        "outside, with an end": Clip(str(good), 2.5, 3.0),
     }
     return {case: (clip, Limits()) for case, clip in cases.items()} | {
         "too_long, whole": (Clip(str(good)), Limits(max_part_s=1.0)),
@@ -626,9 +667,9 @@ def test_any_change_to_a_file_ends_in_a_result_or_a_media_error(tmp_path_factory
 @pytest.fixture
 def pool():
     """The pool without workers, so that a test knows whose process it sees."""
-    media._POOL.close()
-    yield media._POOL
-    media._POOL.close()
+    _POOL.close()
+    yield _POOL
+    _POOL.close()
 
 
 def test_a_decoder_that_hangs_is_killed_and_the_next_call_works(pool, clip_path):
@@ -645,8 +686,9 @@ def test_a_decoder_that_hangs_is_killed_and_the_next_call_works(pool, clip_path)
 
 
 def test_a_long_decoding_stops_itself_in_time(tmp_path, pool):
-    path = render(tmp_path / "big.mp4", seconds=4, size=(640, 480), fps=50, sound=None,
-                  codec_options={"preset": "ultrafast"})
+    path = render(
+        tmp_path / "big.mp4", seconds=4, size=(640, 480), fps=50, sound=None, codec_options={"preset": "ultrafast"}
+    )
     with pytest.raises(MediaError) as caught:
         decode(Clip(str(path)), MediaSettings(fps=50, max_frames=200), Limits(timeout_s=0.02))
     assert caught.value.reason == "timeout"
@@ -703,10 +745,11 @@ def test_an_interrupted_call_does_not_leave_its_answer_to_the_next(pool, clip_pa
 
 SCRIPT = """
 import os, sys
-from saber import media
+from saber.media import decode
+from saber.media.worker import _POOL
 from saber.schema import Clip
-print(media.decode(Clip(sys.argv[1])).duration_s > 5.9, flush=True)
-print(*[worker.process.pid for worker in media._POOL.all], flush=True)
+print(decode(Clip(sys.argv[1])).duration_s > 5.9, flush=True)
+print(*[worker.process.pid for worker in _POOL.all], flush=True)
 print("torch" in sys.modules, "transformers" in sys.modules, flush=True)
 """
 
@@ -715,9 +758,13 @@ print("torch" in sys.modules, "transformers" in sys.modules, flush=True)
 def test_a_script_without_a_main_guard_decodes_and_leaves_no_process(tmp_path, clip_path, end):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT + end)
-    run = subprocess.run([sys.executable, str(script), str(clip_path)], capture_output=True, text=True, timeout=60,
-                         env={**os.environ, "PYTHONPATH": str(Path(media.__file__).parents[2 if Path(
-                             media.__file__).name == "__init__.py" else 1])})
+    run = subprocess.run(
+        [sys.executable, str(script), str(clip_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(media.__file__).parents[2])},
+    )
     lines = run.stdout.split("\n")
     assert lines[0] == "True", run.stderr
     pid = lines[1]
@@ -791,11 +838,17 @@ def ten_minutes_of_full_hd(path: Path) -> Path:
         sounds = [(bytes(p), p.pts) for p in pieces]
         sound_units, video_units = len(sounds) * 1024, 2 * second_video
         audio_base, video_base = pieces[0].time_base, packets[0].time_base
-        queue = [(2 * k + dts / second_video, video, data, pts + k * video_units, dts + k * video_units, key)
-                 for k in range(300) for data, pts, dts, key in frames]
-        queue += [((pts + k * sound_units) / second_audio, audio, data, pts + k * sound_units, pts + k * sound_units,
-                   True) for k in range(600 * 48000 // sound_units + 1) for data, pts in sounds
-                  if pts + k * sound_units < 600 * 48000 - 1024]
+        queue = [
+            (2 * k + dts / second_video, video, data, pts + k * video_units, dts + k * video_units, key)
+            for k in range(300)
+            for data, pts, dts, key in frames
+        ]
+        queue += [
+            ((pts + k * sound_units) / second_audio, audio, data, pts + k * sound_units, pts + k * sound_units, True)
+            for k in range(600 * 48000 // sound_units + 1)
+            for data, pts in sounds
+            if pts + k * sound_units < 600 * 48000 - 1024
+        ]
         for _, stream, data, pts, dts, key in sorted(queue, key=lambda item: item[0]):
             packet = av.Packet(data)
             packet.stream, packet.pts, packet.dts = stream, pts, dts

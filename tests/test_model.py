@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import saber.model
 from saber import media
 from saber.media import MediaError, MediaSettings
 from saber.model import (
@@ -306,32 +307,31 @@ def test_what_goes_wrong_in_the_model_reaches_the_caller(tiny, clips):
     assert engine.analyze(clips[0], max_new_tokens=2).raw is not None, "the engine answers the next clip"
 
 
-def test_closing_a_stream_stops_the_model_within_a_token_or_two(tiny, clips):
-    passes = []
-    go_on = threading.Semaphore(0)
+def test_closing_a_stream_stops_the_model_within_a_token_or_two(tiny, clips, monkeypatch):
+    flags, passes, reached, last = [], [], threading.Event(), 40
 
-    def count(*_):
+    class Stop(saber.model._Stop):
+        def __init__(self, flag):
+            super().__init__(flag)
+            flags.append(flag)
+
+    def wait_at_the_last(*_):
         passes.append(1)
-        if len(passes) > 1:  # one at a time, as a large model would, so that the reader is not overtaken
-            go_on.acquire(timeout=5)
+        if len(passes) == last:  # in the middle of a token when the reader goes away
+            reached.set()
+            flags[0].wait(60)
 
-    handle = tiny.model.lm_head.register_forward_hook(count)
+    monkeypatch.setattr(saber.model, "_Stop", Stop)
+    handle = tiny.model.lm_head.register_forward_hook(wait_at_the_last)
     try:
         stream = Engine(tiny).stream(of_kind(clips, ""), max_new_tokens=500)
-        next(stream)
-        for _ in range(200):
-            go_on.release()
-        next(stream)
-        while go_on.acquire(blocking=False):
-            pass
-        threading.Timer(0.3, lambda: [go_on.release() for _ in range(500)]).start()
-        at = len(passes)
+        assert isinstance(next(stream), Seen) and isinstance(next(stream), Event)
+        assert reached.wait(60)
         stream.close()
     finally:
         handle.remove()
     assert not answering_threads()
-    assert at <= len(passes) <= at + 2
-    assert len(passes) < 500
+    assert last <= len(passes) <= last + 2
 
 
 def test_two_streams_at_once_both_give_their_own_answer(engine, clips):

@@ -158,6 +158,13 @@ def test_the_realised_snr_is_the_one_stated_and_nothing_clips(speaker, loudness)
         assert np.abs(heard.samples).max() <= sound.CEILING + 1e-6
 
 
+@pytest.mark.parametrize("speaker", VOICES)
+def test_a_loud_clean_voice_is_as_loud_as_stated_without_clipping(speaker):
+    heard = voice.speak(spec(speaker, loudness="loud", tension="relaxed"))
+    assert level_db(words_of(heard)) == pytest.approx(voice.LOUDNESS_DB["loud"], abs=0.2)
+    assert np.abs(heard.samples).max() <= sound.CEILING + 0.002
+
+
 def test_a_clean_clip_has_only_faint_room_tone_around_the_words():
     heard = voice.speak(spec())
     assert -75 < level_db(heard.samples[: round(heard.speech_start_s * RATE) - 50]) < -65

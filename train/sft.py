@@ -20,10 +20,10 @@ def main() -> None:
     try:
         checkpoint = load_checkpoint(config.model, device="cpu" if config.cpu else None)
         rows = read_rows(config.data, config.split, config.seed)
+        checkpoint = replace(checkpoint, settings=trained_settings(checkpoint.settings, config))
+        summary = run_sft(checkpoint, rows, config)
     except (ModelError, DataError) as error:
         sys.exit(f"train/sft.py: {error}")
-    checkpoint = replace(checkpoint, settings=trained_settings(checkpoint.settings, config))
-    summary = run_sft(checkpoint, rows, config)
     if summary["is_main_process"]:
         checkpoint.save(Path(config.output_dir) / "checkpoint")
         write_run(config.output_dir, config, rows=len(rows), settings=asdict(checkpoint.settings), **summary)

@@ -1,0 +1,488 @@
+"""saber.sft and train/sft.py: what is trained on, what the loss is, what moves, and what a killed run does next."""
+
+from __future__ import annotations
+
+import copy
+import json
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import saber.sft
+from saber import media
+from saber.model import load_checkpoint
+from saber.schema import Annotation, Clip
+from saber.sections import parse
+from saber.sft import (
+    IGNORED,
+    AnswerLoss,
+    DataError,
+    Example,
+    MediaCache,
+    Row,
+    SFTConfig,
+    batches_by_length,
+    build_example,
+    collate,
+    learning_rate_at,
+    read_rows,
+    run_sft,
+    trained_settings,
+)
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("", "no_sound", "no_picture")
+ANSWERS = {
+    "": "<face>A smile, <laugh> & a <b>.</face>\n<speech>我 很好。</speech>",
+    "no_sound": "<scene>A room.</scene>",
+    "no_picture": "<prosody>声音低沉，语速缓慢。</prosody>\n<emotion>sadness</emotion>",
+}
+
+
+def one_of_each(clips) -> list[Row]:
+    """A row with both tracks, one without sound and one without picture, answers of different lengths."""
+    rows = []
+    for kind in KINDS:
+        clip = next(clip for clip in clips if clip.metadata["incomplete"] == kind)
+        rows.append(Row(clip, "zh" if kind == "no_picture" else "clip", ANSWERS[kind]))
+    return rows
+
+
+def examples_of(checkpoint, rows) -> list[Example]:
+    cache, prompts = MediaCache(checkpoint, None), checkpoint.settings.prompts
+    return [build_example(checkpoint, cache.load(row.clip), prompts[row.prompt], row.answer) for row in rows]
+
+
+def trainee(checkpoint):
+    """A copy that may be trained."""
+    return replace(checkpoint, model=copy.deepcopy(checkpoint.model))
+
+
+def config_for(folder: Path, **changes) -> SFTConfig:
+    values = dict(
+        model="tiny", output_dir=str(folder), batch_size=3, micro_batch_size=3, max_steps=1, learning_rate=1e-3,
+        bf16=False, cpu=True, workers=0, log_every=1,
+    )  # fmt: skip
+    return SFTConfig(**values | changes)
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def losses(folder: Path) -> list[tuple[int, float, float]]:
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in log_of(folder)]
+
+
+@pytest.fixture(scope="module")
+def rows(clips) -> list[Row]:
+    return one_of_each(clips)
+
+
+@pytest.fixture(scope="module")
+def examples(tiny, rows) -> list[Example]:
+    return examples_of(tiny, rows)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_accelerator():
+    """accelerate keeps its precision for the whole process; other files may want another."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+# --- rows and examples ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """What datasets prepares goes to a folder of the test."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+
+
+def test_rows_hold_every_clip_with_its_annotation_as_the_answer(clips, clips_folder, own_cache):
+    rows = read_rows(str(clips_folder), "train")
+    assert [row.clip.id for row in rows] == [clip.id for clip in clips]
+    assert [Path(row.clip.path).stat().st_size for row in rows] == [Path(clip.path).stat().st_size for clip in clips]
+    for row, clip in zip(rows, clips, strict=True):
+        assert parse(row.answer).annotation == Annotation.from_json(clip.metadata)
+        assert row.prompt in ("clip", clip.language)
+    assert {row.prompt for row in rows} == {"clip", "en", "zh"}
+    assert read_rows(str(clips_folder), "train") == rows
+    assert read_rows(str(clips_folder), "train", seed=1) != rows
+
+
+def test_an_answer_in_another_language_than_spoken_is_asked_for_by_name(clips, clips_folder, tmp_path, own_cache):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(clips_folder / "train" / "clips.parquet")
+    swapped = [{"en": "zh", "zh": "en"}[language] for language in table["language"].to_pylist()]
+    index = table.column_names.index("language")
+    (tmp_path / "train").mkdir()
+    pq.write_table(table.set_column(index, "language", [swapped]), tmp_path / "train" / "clips.parquet")
+    (tmp_path / "README.md").write_text((clips_folder / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    assert [row.prompt for row in read_rows(str(tmp_path), "train")] == swapped
+
+
+def test_data_that_is_not_there_is_named_with_the_next_step(clips_folder, own_cache):
+    with pytest.raises(DataError, match="'absent' does not exist; render one: python -m saber studio absent"):
+        read_rows("absent", "train")
+    with pytest.raises(DataError, match="no split 'test'"):
+        read_rows(str(clips_folder), "test")
+
+
+def test_labels_decode_to_exactly_the_answer_and_the_end_token(tiny, rows, examples):
+    tokenizer = tiny.processor.tokenizer
+    for row, example in zip(rows, examples, strict=True):
+        found = media.decode_here(row.clip, tiny.settings.media)
+        prompt = tiny.with_prompt(tiny.media_inputs(found), tiny.settings.prompts[row.prompt])["input_ids"][0]
+        assert torch.equal(example.input_ids[: len(prompt)], prompt)
+        assert (example.labels[: len(prompt)] == IGNORED).all()
+        assert torch.equal(example.labels[len(prompt) :], example.input_ids[len(prompt) :])
+        assert tokenizer.decode(example.labels[len(prompt) :]) == row.answer + "<|im_end|>"
+
+
+def test_an_answers_positions_follow_the_prompts_one_by_one(examples):
+    for example in examples:
+        answer = example.positions[:, example.labels != IGNORED]
+        prompt = example.positions[:, example.labels == IGNORED]
+        first = int(prompt.max()) + 1
+        assert torch.equal(answer, torch.arange(first, first + answer.shape[1]).expand(3, -1))
+
+
+def test_a_batch_is_padded_on_the_right_and_media_follow_one_another():
+    def example(ids, labels, **media):
+        return Example(torch.tensor(ids), torch.tensor(labels), torch.tensor([ids, ids, ids]) * 10, media)
+
+    both = example(
+        [1, 2, 3], [-100, 2, 3], pixel_values_videos=torch.tensor([[0.1], [0.2]]),
+        video_grid_thw=torch.tensor([[1, 1, 2]]), input_features=torch.tensor([[[1.0, 2.0]]]),
+        feature_attention_mask=torch.tensor([[1, 1]]), use_audio_in_video=True, video_second_per_grid=torch.ones(1),
+    )  # fmt: skip
+    silent = example(
+        [4], [4], pixel_values_videos=torch.tensor([[0.3]]), video_grid_thw=torch.tensor([[1, 1, 1]]),
+        use_audio_in_video=False,
+    )  # fmt: skip
+    unseen = example(
+        [5, 6], [-100, 6], input_features=torch.tensor([[[3.0]]]), feature_attention_mask=torch.tensor([[1]]),
+        use_audio_in_video=False,
+    )  # fmt: skip
+    batch = collate([both, silent, unseen], pad_token_id=9)
+    expected = {
+        "input_ids": [[1, 2, 3], [4, 9, 9], [5, 6, 9]],
+        "labels": [[-100, 2, 3], [4, -100, -100], [-100, 6, -100]],
+        "positions": [[[10, 20, 30], [40, 0, 0], [50, 60, 0]]] * 3,
+        "pixel_values_videos": [[0.1], [0.2], [0.3]],
+        "video_grid_thw": [[1, 1, 2], [1, 1, 1]],
+        "input_features": [[[1.0, 2.0]], [[3.0, 0.0]]],
+        "feature_attention_mask": [[1, 1], [1, 0]],
+    }
+    assert batch.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(batch[name], torch.tensor(value)), name
+
+
+def test_cached_features_follow_one_another_in_a_batch():
+    def example(**media):
+        return Example(torch.tensor([1]), torch.tensor([1]), torch.ones(3, 1, dtype=torch.long), media)
+
+    mask = torch.tensor([[1]])
+    batch = collate(
+        [
+            example(video_features=torch.tensor([[1.0]]), video_grid_thw=torch.tensor([[1, 2, 2]])),
+            example(audio_features=torch.tensor([[2.0]]), feature_attention_mask=mask),
+            example(audio_features=torch.tensor([[3.0], [4.0]]), feature_attention_mask=mask),
+        ],
+        pad_token_id=9,
+    )
+    assert batch["video_features"].tolist() == [[1.0]]
+    assert batch["audio_features"].tolist() == [[2.0], [3.0], [4.0]]
+    assert "input_features" not in batch and "feature_attention_mask" not in batch
+
+
+# --- loss -------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_the_loss_of_an_example_is_the_models_own(tiny, examples):
+    for example in examples:
+        total, count = AnswerLoss(tiny.model)(collate([example], 0))
+        ids, labels = example.input_ids[None], example.labels[None]
+        own = tiny.model(input_ids=ids, labels=labels, attention_mask=torch.ones_like(ids), **example.media).loss
+        assert int(count) == int((example.labels != IGNORED).sum())
+        torch.testing.assert_close(total / count, own, rtol=1e-5, atol=0)
+
+
+@torch.no_grad()
+def test_the_loss_of_a_mixed_batch_is_that_of_its_examples_alone(tiny, examples):
+    loss = AnswerLoss(tiny.model)
+    alone = [loss(collate([example], 0)) for example in examples]
+    total, count = loss(collate(examples, 0))
+    assert len({len(example) for example in examples}) == len(examples), "otherwise nothing is padded"
+    assert int(count) == sum(int(part[1]) for part in alone)
+    torch.testing.assert_close(total, sum(part[0] for part in alone), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_a_loss_in_chunks_is_the_whole_one_with_its_gradients(tiny, examples, chunk):
+    def run(chunk: int) -> tuple[float, list[torch.Tensor]]:
+        model = trainee(tiny).model
+        total, _ = AnswerLoss(model, chunk=chunk)(collate(examples, 0))
+        total.backward()
+        return float(total), [p.grad for p in model.parameters() if p.grad is not None]
+
+    whole, chunked = run(1024), run(chunk)
+    assert chunked[0] == pytest.approx(whole[0], rel=1e-6)
+    assert whole[1]
+    for one, other in zip(whole[1], chunked[1], strict=True):
+        assert float((other - one).norm()) <= 1e-4 * float(one.norm())
+
+
+# --- order and rate ---------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=80), st.integers(1, 9), st.integers(0, 3))
+def test_an_epoch_visits_each_row_at_most_once_and_leaves_out_less_than_a_batch(lengths, batch_size, seed):
+    batches = batches_by_length(lengths, batch_size, seed, window=3)
+    visited = [index for batch in batches for index in batch]
+    assert len(visited) == len(set(visited)) and set(visited) <= set(range(len(lengths)))
+    if len(lengths) >= batch_size:
+        assert all(len(batch) == batch_size for batch in batches)
+        assert len(visited) > len(lengths) - batch_size
+    else:
+        assert sorted(visited) == list(range(len(lengths)))
+    assert batches == batches_by_length(lengths, batch_size, seed, window=3)
+
+
+def test_batches_hold_rows_of_similar_length_in_an_order_of_their_seed():
+    lengths = [(index * 37) % 100 for index in range(100)]
+    batches = batches_by_length(lengths, 10, seed=0)
+    spans = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in batches]
+    assert max(spans) == 9
+    shortest = [min(lengths[i] for i in batch) for batch in batches]
+    assert shortest != sorted(shortest), "short clips do not all come first"
+    assert batches != batches_by_length(lengths, 10, seed=1)
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():
+    rates = [learning_rate_at(step, 100, 1e-3, 0.1) for step in range(101)]
+    assert rates[0] == pytest.approx(1e-4) and rates[9] == pytest.approx(1e-3) == max(rates)
+    assert rates[:10] == sorted(rates[:10]) and rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[55] == pytest.approx((1e-3 + 5e-5) / 2) and rates[100] == pytest.approx(5e-5)
+    assert learning_rate_at(0, 1, 1e-3, 0.0) == 1e-3
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_the_papers_run():
+    config = SFTConfig()
+    assert (config.epochs, config.batch_size, config.learning_rate) == (2, 128, 1e-4)
+    assert "Omni-7B" in config.model and config.prompt == "sed" and not config.train_encoders
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("batch_size", 0), ("micro_batch_size", 0), ("learning_rate", 2.0), ("epochs", 0.0)]
+)
+def test_a_setting_out_of_range_is_named(field, value):
+    with pytest.raises(ValueError, match=f"{field} is {value}"):
+        SFTConfig(**{field: value})
+
+
+def test_a_trained_checkpoint_keeps_the_bases_media_settings_and_takes_the_runs_prompt(tiny):
+    settings = trained_settings(tiny.settings, SFTConfig(prompt="sed", title="Trained", max_new_tokens=9))
+    assert settings.media == tiny.settings.media
+    assert settings.prompt_version == "sed v1" and "<scene>" in settings.prompts["en"]
+    assert (settings.about["title"], settings.max_new_tokens) == ("Trained", 9)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+UNUSED = "audio_bos_eos_token"  # the published audio encoder has it and never reads it
+
+
+@pytest.mark.parametrize("train_encoders", [False, True])
+def test_what_is_trained_moves_and_encoders_only_when_asked(tiny, rows, tmp_path, train_encoders):
+    checkpoint = trainee(tiny)
+    run_sft(checkpoint, rows, config_for(tmp_path, train_encoders=train_encoders))
+    before = dict(tiny.model.named_parameters())
+    moved = {name: not torch.equal(after, before[name]) for name, after in checkpoint.model.named_parameters()}
+    encoders = {name for name in moved if ".visual." in name or ".audio_tower." in name}
+    assert encoders and encoders != moved.keys()
+    for name, did in moved.items():
+        assert did == (UNUSED not in name and (train_encoders or name not in encoders)), name
+    assert not checkpoint.model.training
+
+
+def test_the_loss_falls(tiny, rows, tmp_path):
+    run_sft(trainee(tiny), rows, config_for(tmp_path, max_steps=8, learning_rate=5e-3))
+    steps = losses(tmp_path)
+    assert [step for step, _, _ in steps] == list(range(8))
+    assert steps[-1][1] < 0.8 * steps[0][1]
+
+
+def test_a_batch_in_parts_is_the_batch_in_one(tiny, rows, tmp_path):
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "one", micro_batch_size=3))
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "parts", micro_batch_size=1))
+    [(_, loss, norm)], [(_, loss_in_parts, norm_in_parts)] = losses(tmp_path / "one"), losses(tmp_path / "parts")
+    assert loss_in_parts == pytest.approx(loss, rel=1e-5)
+    assert norm_in_parts == pytest.approx(norm, rel=1e-4)
+
+
+def test_cached_features_train_as_the_encoders_do(tiny, rows, tmp_path, monkeypatch):
+    kept = str(tmp_path / "features")
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "plain", max_steps=2))
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "first", max_steps=2, cache_dir=kept))
+    assert len(list(Path(kept).rglob("*.npz"))) == len(rows)
+
+    def refuse(*_):
+        raise AssertionError("the clip is encoded again")
+
+    monkeypatch.setattr(saber.sft.media, "decode_here", refuse)
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "second", max_steps=2, cache_dir=kept))
+    plain = [line[1] for line in losses(tmp_path / "plain")]
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    assert [line[1] for line in losses(tmp_path / "first")] == pytest.approx(plain, rel=5e-3)  # 16 bit
+
+
+def test_a_cache_is_not_read_back_for_other_encoders_or_media_settings(tiny, rows, tmp_path):
+    clip = rows[0].clip
+    path = MediaCache(tiny, tmp_path)._path(clip)
+    assert MediaCache(tiny, tmp_path)._path(clip) == path
+    other = trainee(tiny)
+    with torch.no_grad():
+        next(other.model.model.visual.parameters()).view(-1)[0] += 1
+    slower = replace(tiny.settings, media=replace(tiny.settings.media, fps=2.0))
+    assert MediaCache(other, tmp_path)._path(clip) != path
+    assert MediaCache(replace(tiny, settings=slower), tmp_path)._path(clip) != path
+    assert MediaCache(tiny, tmp_path)._path(replace(clip, end_s=1.0)) != path
+
+
+class Killed(BaseException):
+    """Ends a run from outside, as a signal would."""
+
+
+class Counted(list):
+    """Rows that count how often they are read, and end the run at one of them."""
+
+    def __init__(self, rows, kill_at: int | None = None) -> None:
+        super().__init__(rows)
+        self.kill_at, self.reads = kill_at, 0
+
+    def __getitem__(self, index):
+        if self.reads == self.kill_at:
+            raise Killed
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_a_killed_run_goes_on_from_its_last_saved_step(tiny, rows, tmp_path):
+    settings = dict(max_steps=5, batch_size=2, micro_batch_size=2, save_every=2)
+    whole = trainee(tiny)
+    run_sft(whole, rows, config_for(tmp_path / "whole", **settings))
+    config = config_for(tmp_path / "killed", **settings)
+    with pytest.raises(Killed):
+        run_sft(trainee(tiny), Counted(rows, kill_at=6), config)  # after step 2, which is logged and not saved
+    assert [line["step"] for line in log_of(tmp_path / "killed")] == [0, 1, 2]
+    resumed, again = trainee(tiny), Counted(rows)
+    run_sft(resumed, again, config)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert again.reads == 2 * 3, "what was done is not decoded again"
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+    finished = trainee(tiny)
+    run_sft(finished, Counted(rows, kill_at=0), config)  # nothing is left to do
+    assert torch.equal(finished.model.lm_head.weight, whole.model.lm_head.weight)
+    with pytest.raises(DataError, match=r"learning_rate = 0\.001, not 0\.002; use the same to go on, or another"):
+        run_sft(trainee(tiny), rows, replace(config, learning_rate=2e-3))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_clip_that_cannot_be_decoded_is_named_counted_and_passed_over(tiny, rows, tmp_path, capsys, workers):
+    broken = Row(Clip(str(tmp_path / "absent.mp4"), id="clip-17"), "en", ANSWERS["no_sound"])
+    config = config_for(tmp_path / "run", batch_size=4, workers=workers, cache_dir=str(tmp_path / "features"))
+    summary = run_sft(trainee(tiny), [*rows, broken], config)
+    assert summary["skipped"] == 1 and log_of(tmp_path / "run")[0]["skipped"] == 1
+    said = capsys.readouterr()
+    assert "clip clip-17: The file does not exist" in said.out + said.err
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "without", cache_dir=str(tmp_path / "features")))
+    assert losses(tmp_path / "run") == losses(tmp_path / "without")
+
+
+def test_a_step_without_a_usable_clip_changes_nothing(tiny, tmp_path):
+    broken = [Row(Clip(str(tmp_path / f"absent{number}.mp4")), "en", "x") for number in range(3)]
+    checkpoint = trainee(tiny)
+    assert run_sft(checkpoint, broken, config_for(tmp_path))["skipped"] == 3
+    assert torch.equal(checkpoint.model.lm_head.weight, tiny.model.lm_head.weight)
+    assert log_of(tmp_path) == []
+
+
+def test_a_run_stops_when_more_than_a_tenth_of_its_clips_is_unusable(tiny, tmp_path):
+    broken = [Row(Clip(str(tmp_path / f"absent{number}.mp4")), "en", "x") for number in range(21)]
+    with pytest.raises(DataError, match="21 of 21 clips"):
+        run_sft(trainee(tiny), broken, config_for(tmp_path, batch_size=21))
+
+
+# --- the script -------------------------------------------------------------------------------------------------------
+
+
+def script(monkeypatch, *options: str):
+    monkeypatch.setattr(sys, "argv", ["train/sft.py", *map(str, options)])
+    runpy.run_path(str(ROOT / "train" / "sft.py"), run_name="__main__")
+
+
+def test_the_script_trains_and_saves(tiny, tiny_folder, clips_folder, tmp_path, monkeypatch, capsys, own_cache):
+    out = tmp_path / "out"
+    script(
+        monkeypatch, "--model", tiny_folder, "--data", clips_folder, "--output_dir", out, "--max_steps", 1,
+        "--batch_size", 2, "--bf16", "false", "--cpu", "true", "--workers", 0, "--cache_dir", "none",
+        "--title", "Trained",
+    )  # fmt: skip
+    assert str(out / "checkpoint") in capsys.readouterr().out
+    trained = load_checkpoint(out / "checkpoint", device="cpu")
+    assert trained.settings.media == tiny.settings.media
+    assert trained.settings.about["title"] == "Trained" and trained.settings.max_new_tokens == 400
+    assert not torch.equal(trained.model.lm_head.weight, tiny.model.lm_head.weight)
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["config"]["batch_size"] == 2 and record["config"]["prompt"] == "mini" and record["rows"] == 12
+    assert record["settings"]["prompt_version"] == "mini v1" and record["steps"] == 1
+
+
+def test_the_script_ends_with_the_reason_where_the_data_is_missing(tiny_folder, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="train/sft.py: data folder .* render one: python -m saber studio"):
+        script(monkeypatch, "--model", tiny_folder, "--data", tmp_path / "absent", "--cpu", "true")
+
+
+def test_the_script_ends_with_the_reason_where_the_model_is_missing(monkeypatch):
+    with pytest.raises(SystemExit, match=r"train/sft.py: model '\./absent' is neither"):
+        script(monkeypatch, "--model", "./absent")
+
+
+def test_the_scripts_help_lists_every_field(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as caught:
+        script(monkeypatch, "--help")
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"--{name}" in said for name in SFTConfig.__dataclass_fields__)
+    assert "mini-sed.yaml" in said
+
+
+def test_the_script_runs_from_the_root_and_refuses_an_unknown_key():
+    command = [sys.executable, "train/sft.py", "--learning_rates", "1e-3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "unknown option 'learning_rates'; the nearest valid one is 'learning_rate'" in done.stderr
+    assert "Traceback" not in done.stderr
