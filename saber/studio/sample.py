@@ -170,7 +170,7 @@ def _draw_words(language: str, valence: str, split: str, incomplete: str, rng: r
     if incomplete == "short":
         text, template = words.short_word(language, valence, split, rng)
         return Words(text, language, valence, "none", template)
-    count = rng.randint(4, 7) if incomplete == "long" else 1
+    count = rng.randint(3, 6) if incomplete == "long" else 1  # six slow sentences stay under 30 s
     parts = [words.sentence(language, valence, split, rng) for _ in range(count)]
     text = (" " if language == "en" else "").join(part[0] for part in parts)
     return Words(text, language, valence, event, "+".join(part[1] for part in parts))
