@@ -180,7 +180,8 @@ def test_an_uploaded_clip_fills_the_cards_one_after_another_step_by_step(visitor
     first_seen = {}
     for card in CARDS:
         told = list(dict.fromkeys(shot["cards"][card] for shot in snapshots if shot["cards"][card]))
-        assert len(told) >= 2, f"{card} did not grow step by step: {told}"
+        steps = 4 if card == "reasoning" else 2  # the shortest cards are written within two draws of the page
+        assert len(told) >= steps, f"{card} did not grow step by step: {told}"
         if card != "verdict":  # whose words become badges when they are complete
             grown = [(short, long) for short, long in zip(told, told[1:], strict=False) if not long.startswith(short)]
             assert grown == [], f"{card} lost text"
@@ -276,7 +277,6 @@ def test_stop_while_others_are_served_first_acts_at_once_and_the_visitor_may_ask
     visitor.wait_for("stopped")
     expect(visitor.page.locator("#analyse")).to_be_enabled()
     visitor.analyse()
-    visitor.page.wait_for_selector("#stop:not([disabled])", state="attached")
     visitor.wait_for("done")
     first.wait_for("done")
     first.context.close()

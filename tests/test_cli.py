@@ -105,10 +105,11 @@ def test_a_track_that_the_clip_lacks_cannot_be_asked_for(clips, tiny_folder, cap
     assert f"saber: clip {silent.path}: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", [["analyze", "clip.mp4"], ["eval", "studio", "--clips", "1"]])
-def test_a_model_that_is_nowhere_ends_with_1_and_its_name(verb, capsys, tmp_path, clips_folder):
-    where = ["--data", str(clips_folder), "--split", "train", "--out", str(tmp_path)] if verb[0] == "eval" else []
-    assert main([*verb, "--model", "./no-model", *where]) == 1
+@pytest.mark.parametrize("verb", ["analyze", "eval"])
+def test_a_model_that_is_nowhere_ends_with_1_and_its_name(verb, capsys, tmp_path, clips, clips_folder):
+    data = ["--data", str(clips_folder), "--split", "train", "--out", str(tmp_path)]
+    what = {"analyze": [clips[0].path], "eval": ["studio", *data]}[verb]
+    assert main([verb, *what, "--model", "./no-model"]) == 1
     assert "saber: model './no-model' is neither a folder nor a Hub id" in capsys.readouterr().err
 
 

@@ -236,7 +236,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     whole = evaluation.answer_batch
     monkeypatch.setattr(
-        evaluation, "answer_batch", lambda model, batch, limit: (sizes.append(len(batch)), whole(model, batch, limit))[1]
+        evaluation,
+        "answer_batch",
+        lambda model, batch, limit: (sizes.append(len(batch)), whole(model, batch, limit))[1],
     )
     return sizes
 

@@ -65,6 +65,10 @@ class ScriptedEngine:
 
     def stream(self, clip: Clip, language: str | None = None, tracks: str = "both") -> Iterator[object]:
         self.calls.append((clip.path, language, tracks))
+        self.held = self._play()  # held here, so that only an explicit close ends it
+        return self.held
+
+    def _play(self) -> Iterator[object]:
         try:
             for item in self.script:
                 if isinstance(item, Exception):
@@ -259,9 +263,9 @@ def test_the_status_follows_the_run():
 
 
 def test_the_facts_tell_what_the_model_was_given_and_the_time():
-    assert text_of(view.render_facts(after(BOTH, event("scene", "A"), done()))) == (
+    assert text_of(view.render_facts(after(BOTH, event("scene", "A"), event("face", "B"), done()))) == (
         "The model was given 6 frames, 3.0 s of picture, 3.2 s of sound, 234 tokens. "
-        "First words after 1.0 s, whole answer in 2.0 s."
+        "First words after 1.0 s, whole answer in 3.0 s."
     )
 
 

@@ -233,7 +233,9 @@ def test_more_processes_give_the_same_clips(tmp_path):
 
 def test_a_folder_is_not_continued_with_other_settings(tmp_path):
     run_studio(tmp_path, SMALL, 1, workers=1, progress=False)
-    with pytest.raises(StudioError, match=r"train was rendered with conflict_share = 0\.5, not 0\.05; .*another folder"):
+    with pytest.raises(
+        StudioError, match=r"train was rendered with conflict_share = 0\.5, not 0\.05; .*another folder"
+    ):
         run_studio(tmp_path, replace(SMALL, conflict_share=0.05), 2, workers=1, progress=False)
     with pytest.raises(StudioError, match=r"languages = \['en', 'zh'\], not \['en'\]"):
         run_studio(tmp_path, replace(SMALL, languages=("en",)), 2, workers=1, progress=False)
