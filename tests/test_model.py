@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -231,6 +233,41 @@ def test_a_stream_begins_with_what_is_seen_and_ends_with_the_prediction(engine, 
     assert seen.video_s == pytest.approx(clip.metadata["duration_s"], abs=0.1)
 
 
+@contextmanager
+def saying(checkpoint, tokens: dict[int, str]):
+    """Makes the model choose these tokens, by the number of the forward pass (from 1)."""
+
+    def push(module, given, logits):
+        text = tokens.get(next(number))
+        if text is None:
+            return logits
+        wanted = torch.zeros(logits.shape[-1])
+        wanted[checkpoint.processor.tokenizer.convert_tokens_to_ids(text)] = 1000.0
+        return logits + wanted
+
+    number = itertools.count(1)
+    handle = checkpoint.model.lm_head.register_forward_hook(push)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def test_an_end_token_ends_the_answer_and_is_no_part_of_it(tiny, engine, clips):
+    with saying(tiny, {4: "<|im_end|>"}):
+        prediction = engine.analyze(of_kind(clips, ""), max_new_tokens=LIMIT)
+    assert prediction.usage["answer_tokens"] == 3
+    assert prediction.raw and "<|" not in prediction.raw
+    assert "answer_cut_off" not in prediction.notes
+
+
+def test_text_that_may_become_a_tag_still_arrives_when_the_answer_ends(tiny, engine, clips):
+    with saying(tiny, {LIMIT: "<"}):
+        *said, done = engine.stream(of_kind(clips, ""), max_new_tokens=LIMIT)
+    assert done.prediction.raw.endswith("<")
+    assert "".join(event.raw for event in said[1:]) == done.prediction.raw
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_streamed_answer_is_the_text_of_its_tokens(tiny, engine, clips, kind):
     clip = of_kind(clips, kind)
@@ -336,13 +373,13 @@ def test_closing_a_stream_stops_the_model_within_a_token_or_two(tiny, clips, mon
 
 def test_two_streams_at_once_both_give_their_own_answer(engine, clips):
     chosen = [of_kind(clips, ""), of_kind(clips, "no_picture")]
-    alone = [engine.analyze(clip, max_new_tokens=LIMIT).raw for clip in chosen]
+    alone = [engine.analyze(clip, max_new_tokens=60).raw for clip in chosen]
     assert alone[0] != alone[1]
     both, ready = [None, None], threading.Barrier(2)
 
     def answer(number: int) -> None:
         ready.wait()
-        both[number] = engine.analyze(chosen[number], max_new_tokens=LIMIT).raw
+        both[number] = engine.analyze(chosen[number], max_new_tokens=60).raw
 
     threads = [threading.Thread(target=answer, args=(number,)) for number in range(2)]
     for thread in threads:

@@ -14,12 +14,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
 
 import saber.sft
 from saber import media
-from saber.model import load_checkpoint
+from saber.model import embed, encode_media, load_checkpoint
 from saber.schema import Annotation, Clip
-from saber.sections import parse
+from saber.sections import parse, render
 from saber.sft import (
     IGNORED,
     AnswerLoss,
@@ -117,6 +118,7 @@ def test_rows_hold_every_clip_with_its_annotation_as_the_answer(clips, clips_fol
     assert [row.clip.id for row in rows] == [clip.id for clip in clips]
     assert [Path(row.clip.path).stat().st_size for row in rows] == [Path(clip.path).stat().st_size for clip in clips]
     for row, clip in zip(rows, clips, strict=True):
+        assert row.answer == render(Annotation.from_json(clip.metadata))
         assert parse(row.answer).annotation == Annotation.from_json(clip.metadata)
         assert row.prompt in ("clip", clip.language)
     assert {row.prompt for row in rows} == {"clip", "en", "zh"}
@@ -235,19 +237,32 @@ def test_the_loss_of_a_mixed_batch_is_that_of_its_examples_alone(tiny, examples)
     torch.testing.assert_close(total, sum(part[0] for part in alone), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("chunk", [1, 7])
-def test_a_loss_in_chunks_is_the_whole_one_with_its_gradients(tiny, examples, chunk):
-    def run(chunk: int) -> tuple[float, list[torch.Tensor]]:
-        model = trainee(tiny).model
-        total, _ = AnswerLoss(model, chunk=chunk)(collate(examples, 0))
-        total.backward()
-        return float(total), [p.grad for p in model.parameters() if p.grad is not None]
+@pytest.mark.parametrize("chunk", [1, 7, 1024])
+def test_a_loss_in_chunks_is_the_plain_one_with_its_gradients(tiny, examples, chunk):
+    def gradients(model) -> dict[str, torch.Tensor]:
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
-    whole, chunked = run(1024), run(chunk)
-    assert chunked[0] == pytest.approx(whole[0], rel=1e-6)
-    assert whole[1]
-    for one, other in zip(whole[1], chunked[1], strict=True):
-        assert float((other - one).norm()) <= 1e-4 * float(one.norm())
+    chunked, plain = trainee(tiny).model, trainee(tiny).model
+    total, _ = AnswerLoss(chunked, chunk=chunk)(collate(examples, 0))
+    total.backward()
+
+    expected = torch.zeros(())
+    for example in examples:
+        with torch.no_grad():
+            embeddings = embed(plain, example.input_ids[None], encode_media(plain, example.media))
+        text = example.input_ids[None]
+        media_places = (text == plain.config.video_token_id) | (text == plain.config.audio_token_id)
+        embeddings = torch.where(media_places[..., None], embeddings, plain.get_input_embeddings()(text))
+        hidden = plain.model.language_model(inputs_embeds=embeddings, position_ids=example.positions[:, None])
+        logits = plain.lm_head(hidden.last_hidden_state)[0, :-1]
+        expected = expected + cross_entropy(logits, example.labels[1:], ignore_index=IGNORED, reduction="sum")
+    expected.backward()
+
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    got, wanted = gradients(chunked), gradients(plain)
+    assert got.keys() == wanted.keys() and any("language_model" in name for name in got)
+    for name in wanted:
+        assert float((got[name] - wanted[name]).norm()) <= 1e-4 * float(wanted[name].norm()), name
 
 
 # --- order and rate ---------------------------------------------------------------------------------------------------
@@ -357,6 +372,20 @@ def test_cached_features_train_as_the_encoders_do(tiny, rows, tmp_path, monkeypa
     assert [line[1] for line in losses(tmp_path / "first")] == pytest.approx(plain, rel=5e-3)  # 16 bit
 
 
+@torch.no_grad()
+def test_the_cache_holds_what_the_encoders_give(tiny, rows, tmp_path):
+    cache = MediaCache(tiny, tmp_path)
+    cache.fill([row.clip for row in rows], workers=0)
+    for row in rows:
+        kept, inputs = cache.load(row.clip), MediaCache(tiny, None).load(row.clip)
+        features = encode_media(tiny.model, inputs)
+        assert features
+        for kind, value in features.items():
+            torch.testing.assert_close(kept[f"{kind}_features"].float(), value, rtol=1e-3, atol=1e-5)
+        assert kept["use_audio_in_video"] == inputs["use_audio_in_video"]
+        assert torch.equal(kept["media_ids"], inputs["media_ids"])
+
+
 def test_a_cache_is_not_read_back_for_other_encoders_or_media_settings(tiny, rows, tmp_path):
     clip = rows[0].clip
     path = MediaCache(tiny, tmp_path)._path(clip)
@@ -388,7 +417,8 @@ class Counted(list):
         return super().__getitem__(index)
 
 
-def test_a_killed_run_goes_on_from_its_last_saved_step(tiny, rows, tmp_path):
+def test_a_killed_run_goes_on_from_its_last_saved_step(tiny, clips, tmp_path):
+    rows = [Row(clip, "en", f"<scene>Clip number {number}.</scene>") for number, clip in enumerate(clips[:7])]
     settings = dict(max_steps=5, batch_size=2, micro_batch_size=2, save_every=2)
     whole = trainee(tiny)
     run_sft(whole, rows, config_for(tmp_path / "whole", **settings))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -269,3 +270,14 @@ def test_datasets_loads_all_splits_of_a_folder_and_its_rows_hold_the_published_r
             assert row == kept
             assert Annotation.from_json(row).emotion
             assert (out / row["video"]).is_file()
+
+
+def test_two_folders_of_one_name_each_give_their_own_rows_to_load_dataset(tmp_path, monkeypatch):
+    """``datasets`` knows a local folder by its name and card; a stale copy once made a whole training run worthless."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for seed in (1, 2):
+        run_studio(tmp_path / str(seed) / "clips", replace(SMALL, seed=seed), 1, workers=1, progress=False)
+        rows = datasets.load_dataset(str(tmp_path / str(seed) / "clips"), split="train")
+        assert rows["id"][:] == [f"train-{seed}-000000"]
+    run_studio(tmp_path / "2" / "clips", replace(SMALL, seed=2), 2, workers=1, progress=False)
+    assert len(datasets.load_dataset(str(tmp_path / "2" / "clips"), split="train")) == 2
