@@ -150,7 +150,7 @@ def test_only_the_card_being_written_is_marked():
         assert marked == ["verdict" if section in ("relation", "emotion") else section]
         assert [name for name in view.CARDS if 'aria-busy="true"' in card(state, name)] == marked
         assert [name for name in view.CARDS if "is-writing" in card(state, name)] == marked
-    assert 'aria-current' not in view.render_cards(state.apply(done()))
+    assert "aria-current" not in view.render_cards(state.apply(done()))
 
 
 def test_markup_alone_changes_nothing():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
@@ -268,6 +268,7 @@ def test_a_loss_in_chunks_is_the_plain_one_with_its_gradients(tiny, examples, ch
 # --- order and rate ---------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=80), st.integers(1, 9), st.integers(0, 3))
 def test_an_epoch_visits_each_row_at_most_once_and_leaves_out_less_than_a_batch(lengths, batch_size, seed):
     batches = batches_by_length(lengths, batch_size, seed, window=3)

@@ -23,13 +23,32 @@ VOICES = ("en-female-01", "en-male-09", "zh-female-08", "zh-male-03")
 
 def spec(speaker="en-female-01", text=None, event="none", incomplete="", seed=1, style=0, **prosody):
     person = voice.SPEAKERS[speaker]
-    how = dict(level="mid", movement="flat", rate="normal", loudness="normal", tension="relaxed", tremor="no",
-               breath="no", snr_db=None, seed=seed) | prosody
+    how = (
+        dict(
+            level="mid",
+            movement="flat",
+            rate="normal",
+            loudness="normal",
+            tension="relaxed",
+            tremor="no",
+            breath="no",
+            snr_db=None,
+            seed=seed,
+        )
+        | prosody
+    )
     return ClipSpec(
-        id="clip", split="test", seed=seed, language=person.language, scene="park",
+        id="clip",
+        split="test",
+        seed=seed,
+        language=person.language,
+        scene="park",
         identity=Identity("someone", 1, person.sex, "adult", 3, "short", "black", False, False, 1, style),
-        performance=Performance("neutral", "direct", "still", "none", 15.0, 1), body="upright", speaker=speaker,
-        voice="neutral", prosody=Prosody(**how),
+        performance=Performance("neutral", "direct", "still", "none", 15.0, 1),
+        body="upright",
+        speaker=speaker,
+        voice="neutral",
+        prosody=Prosody(**how),
         words=Words(TEXT[person.language] if text is None else text, person.language, "neutral", event, "t"),
         incomplete=incomplete,
     )
@@ -104,8 +123,10 @@ def test_each_prosody_value_moves_its_own_quantity_and_leaves_the_others(attribu
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_pitch_and_movement_are_the_same_for_every_speaker_and_sentence_of_a_language(language):
-    texts = {"en": ("i cannot believe it", "please put the book on the table"),
-             "zh": ("我真的不敢相信你又忘了我们的会议", "他们昨天回家")}[language]
+    texts = {
+        "en": ("i cannot believe it", "please put the book on the table"),
+        "zh": ("我真的不敢相信你又忘了我们的会议", "他们昨天回家"),
+    }[language]
     for speaker in voice.speakers("test", language):
         for text in texts:
             flat = measure(spec(speaker.id, text, movement="flat"))
@@ -133,8 +154,13 @@ def test_the_same_spec_gives_the_same_bytes_whatever_was_spoken_before():
 def test_the_same_spec_gives_the_same_bytes_in_another_process_and_in_threads():
     program = "import test_studio_voice as t; print(t.digest(t.voice.speak(t.spec('zh-female-02', movement='lively'))))"
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    other = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": paths},
-                           capture_output=True, text=True, check=True)
+    other = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     here = digest(voice.speak(spec("zh-female-02", movement="lively")))
     assert other.stdout.strip() == here
     many = [spec("zh-female-02", movement="lively"), spec("en-male-01")] * 6
@@ -191,8 +217,10 @@ def test_sound_events_come_before_the_words_and_differ(speaker):
         voiced = pitch[np.isfinite(pitch)]
         first_run = next(iter(np.split(voiced, np.flatnonzero(np.diff(np.flatnonzero(np.isfinite(pitch))) > 1) + 1)))
         facts[name] = dict(
-            centroid=(frequency * power).sum() / power.sum(), voiced=len(voiced) / len(pitch),
-            peak=np.argmax(strength) / len(strength), seconds=len(made) / RATE,
+            centroid=(frequency * power).sum() / power.sum(),
+            voiced=len(voiced) / len(pitch),
+            peak=np.argmax(strength) / len(strength),
+            seconds=len(made) / RATE,
             pitch=np.median(voiced) if len(voiced) else 0,
             rise=first_run[-1] / first_run[0] if len(first_run) else 1.0,
         )
@@ -219,8 +247,10 @@ def test_heavy_noise_buries_the_words(stated):
     assert np.abs(heard.samples).max() <= sound.CEILING + 1e-6
 
 
-@pytest.mark.parametrize("speaker, word", [("en-female-03", "yesterday"), ("en-male-02", "wonderful"),
-                                           ("zh-male-01", "恭喜"), ("zh-female-06", "今天")])
+@pytest.mark.parametrize(
+    "speaker, word",
+    [("en-female-03", "yesterday"), ("en-male-02", "wonderful"), ("zh-male-01", "恭喜"), ("zh-female-06", "今天")],
+)
 def test_a_very_short_clip_stays_under_a_second(speaker, word):
     for breath in ("no", "yes"):
         heard = voice.speak(spec(speaker, word, incomplete="short", rate="slow", breath=breath))

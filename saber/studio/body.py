@@ -88,9 +88,7 @@ class Figure:
     """A person's body in one posture. ``skin`` and ``shade`` are the colours of skin and of its outline. ``rng``
     drives what belongs to the clip and not to the person: which side is which, and the phase of the movement."""
 
-    def __init__(
-        self, identity: Identity, body: str, skin: Color, shade: Color, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, identity: Identity, body: str, skin: Color, shade: Color, rng: np.random.Generator) -> None:
         if body not in POSES:
             raise ValueError(f"body is {body!r}; it must be one of {tuple(POSES)}")
         self.pose = POSES[body]
@@ -150,14 +148,28 @@ class Figure:
         top, side = pose.shoulder_y, pose.half_width
         left, right = 50 - side, 50 + side
         if self.identity.style == 1:  # straight cuts instead of round shoulders
-            shape = path((41, top - 3), (left + 3, top + pose.slope), (left - 1, 130), (right + 1, 130),
-                         (right - 3, top + pose.slope), (59, top - 3), close=True)
+            shape = path(
+                (41, top - 3),
+                (left + 3, top + pose.slope),
+                (left - 1, 130),
+                (right + 1, 130),
+                (right - 3, top + pose.slope),
+                (59, top - 3),
+                close=True,
+            )
         else:
             low = top + pose.slope
-            shape = path((41, top - 3), (40, top, 50 - side * 0.55, top + 0.3 * pose.slope),
-                         (left + 1, low, left, low + 14), (left, 130), (right, 130), (right, low + 14),
-                         (right - 1, low, 50 + side * 0.55, top + 0.3 * pose.slope), (60, top, 59, top - 3),
-                         close=True)
+            shape = path(
+                (41, top - 3),
+                (40, top, 50 - side * 0.55, top + 0.3 * pose.slope),
+                (left + 1, low, left, low + 14),
+                (left, 130),
+                (right, 130),
+                (right, low + 14),
+                (right - 1, low, 50 + side * 0.55, top + 0.3 * pose.slope),
+                (60, top, 59, top - 3),
+                close=True,
+            )
         pen.fill(shape, cloth, line=self.line)
         pen.canvas.save()
         pen.canvas.clipPath(shape, True)
@@ -222,8 +234,16 @@ class Figure:
                     pen.stroke(path((x, y), (tip_x, tip_y)), color, width + grow, toned=True)
 
         if arm.hand == "open":
-            fingers([(-4, -7, -9.5, -17), (-1.5, -8, -3.6, -20), (1.5, -8, 2.4, -20), (4, -7, 8, -17.5),
-                     (4.5, -2, 11, -8.5)], 3.3)
+            fingers(
+                [
+                    (-4, -7, -9.5, -17),
+                    (-1.5, -8, -3.6, -20),
+                    (1.5, -8, 2.4, -20),
+                    (4, -7, 8, -17.5),
+                    (4.5, -2, 11, -8.5),
+                ],
+                3.3,
+            )
             pen.oval(0, -5, 6.2, 6.8, skin, line=0.0, toned=True)
             pen.stroke(path((-3.5, -5), (0, -7, 3.6, -5.5)), shade, 0.8)
             pen.stroke(path((-2.5, -1.5), (0, -5, 3, -4)), shade, 0.8)

@@ -76,8 +76,9 @@ class Head:
         brow = mix(hair, (30, 20, 16), 0.45) if not dark else mix(hair, (8, 5, 5), 0.93)
         if identity.hair_color == "grey":
             brow = (104, 102, 106) if not dark else (206, 204, 206)
-        self.crease_color = INK if ink and not dark else mix(skin, (90, 20, 0), 0.5) if not dark else (
-            mix(skin, (236, 190, 160), 0.5))
+        self.crease_color = (
+            INK if ink and not dark else mix(skin, (90, 20, 0), 0.5) if not dark else (mix(skin, (236, 190, 160), 0.5))
+        )
         lip = mix(skin, (206, 62, 72), 0.55 if female else 0.44)
         if dark:
             lip = mix(skin, (216, 100, 100), 0.7 if female else 0.58)
@@ -130,13 +131,23 @@ class Head:
         w, kind = self.w, self.identity.hair
         if kind == "long":
             o = w + 0.17
-            self._strand(pen, path((0, -1.14), (-o, -1.14, -o, -0.5, -o, 0), (-o, 0.6, -o - 0.05, 1.0, -o + 0.02, 1.5),
-                                   (o - 0.02, 1.5), (o + 0.05, 1.0, o, 0.6, o, 0), (o, -0.5, o, -1.14, 0, -1.14),
-                                   close=True))
+            self._strand(
+                pen,
+                path(
+                    (0, -1.14),
+                    (-o, -1.14, -o, -0.5, -o, 0),
+                    (-o, 0.6, -o - 0.05, 1.0, -o + 0.02, 1.5),
+                    (o - 0.02, 1.5),
+                    (o + 0.05, 1.0, o, 0.6, o, 0),
+                    (o, -0.5, o, -1.14, 0, -1.14),
+                    close=True,
+                ),
+            )
         elif kind == "bun":
             pen.oval(0, -1.2, 0.33, 0.26, self.hair, line=0.03)
-            self._strand(pen, path((-w - 0.04, 0.1), (-w - 0.1, -1.1, 0, -1.1), (w + 0.1, -1.1, w + 0.04, 0.1),
-                                   close=True))
+            self._strand(
+                pen, path((-w - 0.04, 0.1), (-w - 0.1, -1.1, 0, -1.1), (w + 0.1, -1.1, w + 0.04, 0.1), close=True)
+            )
         elif kind == "curly":
             low = 0.45 if self.identity.sex == "female" else 0.0
             heights = np.arange(-0.6, low + 0.05, 0.22)
@@ -154,21 +165,44 @@ class Head:
             return
         if kind == "short":
             high = -0.66
-            self._strand(pen, path((-o, 0.05), (-o - 0.08, -0.6, -0.62, -1.13, 0, -1.13),
-                                   (0.62, -1.13, o + 0.08, -0.6, o, 0.05), (o - 0.07, -0.12),
-                                   (w - 0.05, -0.42, 0.5, high), (0.2, high + 0.03, -0.1, high - 0.1),
-                                   (-0.3, high + 0.02, -0.52, high + 0.04),
-                                   (-w + 0.04, -0.42, -o + 0.07, -0.12), close=True))
+            self._strand(
+                pen,
+                path(
+                    (-o, 0.05),
+                    (-o - 0.08, -0.6, -0.62, -1.13, 0, -1.13),
+                    (0.62, -1.13, o + 0.08, -0.6, o, 0.05),
+                    (o - 0.07, -0.12),
+                    (w - 0.05, -0.42, 0.5, high),
+                    (0.2, high + 0.03, -0.1, high - 0.1),
+                    (-0.3, high + 0.02, -0.52, high + 0.04),
+                    (-w + 0.04, -0.42, -o + 0.07, -0.12),
+                    close=True,
+                ),
+            )
         elif kind in ("long", "bun"):
             part = 0.16 if kind == "long" else 0.0
             down = 0.55 if kind == "long" else 0.0
-            self._strand(pen, path((-o, down), (-o - 0.1, -0.6, -0.62, -1.13, 0, -1.13),
-                                   (0.62, -1.13, o + 0.1, -0.6, o, down), (o - 0.05, -0.1, w - 0.12, -0.4),
-                                   (0.42, -0.62, part, -0.84), (-0.3, -0.66, -w + 0.12, -0.4),
-                                   (-o + 0.05, -0.1, -o, down), close=True))
+            self._strand(
+                pen,
+                path(
+                    (-o, down),
+                    (-o - 0.1, -0.6, -0.62, -1.13, 0, -1.13),
+                    (0.62, -1.13, o + 0.1, -0.6, o, down),
+                    (o - 0.05, -0.1, w - 0.12, -0.4),
+                    (0.42, -0.62, part, -0.84),
+                    (-0.3, -0.66, -w + 0.12, -0.4),
+                    (-o + 0.05, -0.1, -o, down),
+                    close=True,
+                ),
+            )
         elif kind == "curly":
-            self._curls(pen, [(0.9 * w * math.sin(a), -0.68 - 0.32 * math.cos(a) ** 2, 0.2 + 0.03 * math.cos(5 * a))
-                              for a in np.linspace(-1.45, 1.45, 11)])
+            self._curls(
+                pen,
+                [
+                    (0.9 * w * math.sin(a), -0.68 - 0.32 * math.cos(a) ** 2, 0.2 + 0.03 * math.cos(5 * a))
+                    for a in np.linspace(-1.45, 1.45, 11)
+                ],
+            )
 
     # One frame ------------------------------------------------------------------------------------------------
 
@@ -276,8 +310,12 @@ class Head:
             smile = max(a["AU12"], a["AU12L"] if one else 0.0)
             fold = max(smile, a["AU9"], a["AU10"], age)
             lift = 0.1 * max(a["AU9"], a["AU10"])
-            crease(canvas, fold, (px(side * 0.17), 0.2 - lift),
-                   (px(side * (0.36 + 0.1 * smile)), 0.26 - lift, px(side * (0.39 + 0.08 * smile)), 0.5 - 0.05 * smile))
+            crease(
+                canvas,
+                fold,
+                (px(side * 0.17), 0.2 - lift),
+                (px(side * (0.36 + 0.1 * smile)), 0.26 - lift, px(side * (0.39 + 0.08 * smile)), 0.5 - 0.05 * smile),
+            )
             if a["AU6"] > 0.1:
                 canvas.save()
                 canvas.translate(px(side * 0.44), 0.24)
@@ -285,11 +323,16 @@ class Head:
                 canvas.drawCircle(0, 0, 1, self.p_blush)
                 canvas.restore()
                 x, w = self.eye_x, self.eye_w
-                crease(canvas, a["AU6"], (px(side * (x - 0.6 * w)), 0.12),
-                       (px(side * x), 0.18, px(side * (x + w)), 0.08))
+                crease(
+                    canvas, a["AU6"], (px(side * (x - 0.6 * w)), 0.12), (px(side * x), 0.18, px(side * (x + w)), 0.08)
+                )
                 for dy in (-0.07, 0.02):  # crow's feet
-                    crease(canvas, a["AU6"], (px(side * (x + w + 0.03)), -0.06 + 0.4 * dy),
-                           (px(side * (x + w + 0.14)), -0.06 + 1.9 * dy))
+                    crease(
+                        canvas,
+                        a["AU6"],
+                        (px(side * (x + w + 0.03)), -0.06 + 0.4 * dy),
+                        (px(side * (x + w + 0.14)), -0.06 + 1.9 * dy),
+                    )
             if self.older:
                 crease(canvas, 0.22, (px(side * 0.2), 0.11), (px(side * 0.32), 0.17, px(side * 0.46), 0.1))
             crease(canvas, a["AU9"], (px(side * 0.02), -0.1), (px(side * 0.1), -0.16))

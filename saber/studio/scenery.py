@@ -68,9 +68,7 @@ class Pen:
         if line:
             self.stroke(shape, INK if self.style == 1 else mix(color, (0, 0, 0), 0.3), line, toned=True)
 
-    def stroke(
-        self, shape: skia.Path, color: Color, width: float, alpha: float = 1.0, *, toned: bool = False
-    ) -> None:
+    def stroke(self, shape: skia.Path, color: Color, width: float, alpha: float = 1.0, *, toned: bool = False) -> None:
         """A line along a path, with round ends."""
         self.canvas.drawPath(
             shape,
@@ -190,8 +188,10 @@ def _office(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def _tree(pen: Pen, x: float, y: float, size: float, leaf: Color) -> None:
-    pen.poly([(x - 2 * size, y), (x - 1.2 * size, y - 22 * size), (x + 1.2 * size, y - 22 * size), (x + 2 * size, y)],
-             (112, 76, 48))
+    pen.poly(
+        [(x - 2 * size, y), (x - 1.2 * size, y - 22 * size), (x + 1.2 * size, y - 22 * size), (x + 2 * size, y)],
+        (112, 76, 48),
+    )
     for dx, dy, r in ((-7, -24, 8), (7, -25, 8), (0, -33, 10), (0, -24, 9)):
         pen.oval(x + dx * size, y + dy * size, r * size, r * size, mix(leaf, (255, 255, 190), 0.01 * (-dy - 20)))
 
@@ -283,8 +283,9 @@ def _classroom(pen: Pen, rng: np.random.Generator) -> None:
         x = -4.0
         while x < 20 + float(rng.uniform(0, 4)):
             step = float(rng.uniform(2, 6))
-            pen.stroke(path((x, y), (x + step / 4, y - 3, x + step / 2, y), (x + 3 * step / 4, y + 2, x + step, y)),
-                       chalk, 1.0)
+            pen.stroke(
+                path((x, y), (x + step / 4, y - 3, x + step / 2, y), (x + 3 * step / 4, y + 2, x + step, y)), chalk, 1.0
+            )
             x += step + 1.6
     if rng.uniform() < 0.5:
         pen.line((76, 34), (98, 34), (84, 8), (76, 34), color=chalk, width=1.3)
@@ -367,8 +368,16 @@ def _hospital(pen: Pen, rng: np.random.Generator) -> None:
 
 
 SCENES: Mapping[str, Callable[[Pen, np.random.Generator], None]] = MappingProxyType(
-    {"kitchen": _kitchen, "office": _office, "park": _park, "street": _street, "bedroom": _bedroom,
-     "classroom": _classroom, "cafe": _cafe, "hospital": _hospital}
+    {
+        "kitchen": _kitchen,
+        "office": _office,
+        "park": _park,
+        "street": _street,
+        "bedroom": _bedroom,
+        "classroom": _classroom,
+        "cafe": _cafe,
+        "hospital": _hospital,
+    }
 )
 
 

@@ -147,8 +147,10 @@ def background(count: int, rng: np.random.Generator) -> np.ndarray:
     # 50 Hz and 60 Hz both repeat after 1600 samples.
     angle = 2 * math.pi * rng.choice((50.0, 60.0)) / SAMPLE_RATE_HZ * np.arange(1600)
     hum = np.resize(sum(np.sin(k * angle + rng.uniform(0, 2 * math.pi)) / k for k in (2, 3, 4, 6)), count)
-    mixed = sum(rng.uniform(low, high) * part / (rms(part) + 1e-12)
-                for part, low, high in ((pink, 0.6, 1.0), (murmur, 0.2, 1.0), (hum, 0.0, 0.35)))
+    mixed = sum(
+        rng.uniform(low, high) * part / (rms(part) + 1e-12)
+        for part, low, high in ((pink, 0.6, 1.0), (murmur, 0.2, 1.0), (hum, 0.0, 0.35))
+    )
     return (mixed / (rms(mixed) + 1e-12)).astype(np.float32)
 
 
@@ -280,14 +282,19 @@ def _air(count: int, centre_hz: float, width_hz: float, rng: np.random.Generator
 def _vowel(pitch_hz: np.ndarray, formants_hz: tuple[float, ...], formant_scale: float) -> np.ndarray:
     """A voiced sound of the given pitch over time, RMS 1: a saw-tooth through one resonance a formant."""
     out = lfilter([1.0], [1.0, -0.85], np.cumsum(pitch_hz) / SAMPLE_RATE_HZ % 1.0 - 0.5)
-    return _unit(sum(_unit(_resonate(out, formant * formant_scale, 110 + 60 * i)) / (1 + 0.8 * i)
-                     for i, formant in enumerate(formants_hz)))
+    return _unit(
+        sum(
+            _unit(_resonate(out, formant * formant_scale, 110 + 60 * i)) / (1 + 0.8 * i)
+            for i, formant in enumerate(formants_hz)
+        )
+    )
 
 
 def _resonate(samples: np.ndarray, centre_hz: float, width_hz: float) -> np.ndarray:
     radius = math.exp(-math.pi * width_hz / SAMPLE_RATE_HZ)
-    return lfilter([1.0, 0.0, -1.0],
-                   [1.0, -2 * radius * math.cos(2 * math.pi * centre_hz / SAMPLE_RATE_HZ), radius**2], samples)
+    return lfilter(
+        [1.0, 0.0, -1.0], [1.0, -2 * radius * math.cos(2 * math.pi * centre_hz / SAMPLE_RATE_HZ), radius**2], samples
+    )
 
 
 def _unit(samples: np.ndarray) -> np.ndarray:

@@ -115,9 +115,7 @@ def speakers(split: str, language: str, sex: str | None = None) -> tuple[Speaker
     if language not in _VOICE_FILE:
         raise ValueError(f"language is {language!r}; it must be one of {tuple(_VOICE_FILE)}")
     own = "test" if split in ("combinations", "style") else split
-    return tuple(
-        s for s in SPEAKERS.values() if s.split == own and s.language == language and sex in (None, s.sex)
-    )
+    return tuple(s for s in SPEAKERS.values() if s.split == own and s.language == language and sex in (None, s.sex))
 
 
 @dataclass(frozen=True)
@@ -221,8 +219,18 @@ def restyled(speaker: Speaker, style: int) -> Speaker:
     if not style:
         return speaker
     f1, f2, f3 = speaker.formants
-    return Speaker(speaker.id, speaker.language, speaker.sex, speaker.split, speaker.pitch_hz * 1.04,
-                   (f1 - 7, f2 + 6, f3 + 8), speaker.width + 45, 5, 4, round(speaker.rate_wpm * 0.96))
+    return Speaker(
+        speaker.id,
+        speaker.language,
+        speaker.sex,
+        speaker.split,
+        speaker.pitch_hz * 1.04,
+        (f1 - 7, f2 + 6, f3 + 8),
+        speaker.width + 45,
+        5,
+        4,
+        round(speaker.rate_wpm * 0.96),
+    )
 
 
 def synthesize(
