@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,18 +78,17 @@ def test_a_wrong_command_line_ends_with_2_and_names_what_is_wrong(arguments, nam
 # analyze ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_no_clip_ends_with_1_and_the_reason_in_one_line(tmp_path, tiny_folder):
+def test_a_file_that_is_no_clip_ends_with_1_and_the_reason_in_one_line(tmp_path):
     text = tmp_path / "notes.mp4"
     text.write_text("This is no film.\n" * 100, encoding="utf-8")
-    done = saber("analyze", str(text), "--model", str(tiny_folder))
+    done = saber("analyze", str(text))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith(f"saber: clip {text}: ")
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"saber: clip {text}: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_missing_file_ends_with_1_and_the_reason(options, tiny_folder, capsys):
-    assert main(["analyze", "no/such/clip.mp4", "--model", str(tiny_folder), *options]) == 1
+@pytest.mark.parametrize("options", [[], ["--json"], ["--model", "./no-model"]])
+def test_a_missing_file_ends_with_1_and_the_reason_before_a_model_is_looked_for(options, capsys):
+    assert main(["analyze", "no/such/clip.mp4", *options]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert "saber: clip no/such/clip.mp4: " in err
@@ -129,8 +129,8 @@ def test_an_answer_streams_under_the_names_of_its_sections(clips, tiny_folder, c
     out, err = capsys.readouterr()
     headings = [line for line in out.split("\n") if line.lower() in SECTIONS and line.isupper()]
     assert headings and out.startswith(headings[0])
-    assert err.startswith("Tiny was given ") and "frames of" in err and "s of sound" in err
-    assert "tokens in" in err
+    assert re.search(r"Tiny was given \d+ frames of \d\.\d s .* and \d\.\d s of sound", err)
+    assert re.search(r"24 tokens in \d\.\d s\n$", err)
 
 
 # studio and eval --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -371,22 +372,35 @@ def test_closing_a_stream_stops_the_model_within_a_token_or_two(tiny, clips, mon
     assert last <= len(passes) <= last + 2
 
 
-def test_two_streams_at_once_both_give_their_own_answer(engine, clips):
+def test_two_streams_at_once_both_give_their_own_answer(tiny, engine, clips):
     chosen = [of_kind(clips, ""), of_kind(clips, "no_picture")]
     alone = [engine.analyze(clip, max_new_tokens=60).raw for clip in chosen]
     assert alone[0] != alone[1]
-    both, ready = [None, None], threading.Barrier(2)
+    both, ready, passes = [None, None], threading.Barrier(2), []
+
+    def note(*_):
+        passes.append(threading.current_thread())
+        time.sleep(0.005)  # so that the other thread could come between
+
+    streams = [engine.stream(clip, max_new_tokens=60) for clip in chosen]
+    for stream in streams:
+        next(stream)  # decoding is over
 
     def answer(number: int) -> None:
         ready.wait()
-        both[number] = engine.analyze(chosen[number], max_new_tokens=60).raw
+        both[number] = list(streams[number])[-1].prediction.raw
 
     threads = [threading.Thread(target=answer, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    handle = tiny.model.lm_head.register_forward_hook(note)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        handle.remove()
     assert both == alone
+    assert len(list(itertools.groupby(passes))) == 2, "the model writes one answer at a time"
 
 
 @pytest.mark.parametrize("way", ["stream", "batch"])

@@ -101,7 +101,8 @@ def test_the_same_clip_is_rendered_again_frame_for_frame_and_sample_for_sample(t
 
 def test_a_clip_whose_rendering_is_cut_off_leaves_no_mp4(tmp_path, monkeypatch):
     def break_off(*_):
-        yield np.zeros((64, 64, 3), np.uint8)
+        for _ in range(40):
+            yield np.zeros((64, 64, 3), np.uint8)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(render.draw, "frames", break_off)
@@ -187,6 +188,10 @@ def cut_off_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], N
     return lambda: monkeypatch.setattr(render, "render", whole)
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def table(folder: Path) -> pa.Table:
     return render.pq.read_table(folder / "clips.parquet")
 
@@ -206,6 +211,10 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path, 
     journal.write_text(whole_lines + whole_lines[: len(whole_lines) // 20], encoding="utf-8")
     assert len(table(folder)) == 2  # what was finished can be read meanwhile
 
+    with monkeypatch.context() as again:  # and once more, when all is rendered and the table is due
+        again.setattr(render.pq, "write_table", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_studio(tmp_path / "killed", SMALL, 15, workers=1, progress=False)
     run_studio(tmp_path / "killed", SMALL, 15, workers=1, progress=False)
     assert table(folder).equals(table(unbroken))
     twice = {name for name in rendered if rendered.count(name) > 1}
