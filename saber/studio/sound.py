@@ -17,8 +17,8 @@ from scipy.signal import butter, firwin, lfilter, resample_poly, sosfilt
 
 SAMPLE_RATE_HZ = 16_000
 MOUTH_RATE_HZ = 100
-#: Vocal tremor lies between 4 and 8 Hz.
-TREMOR_HZ = 6.0
+#: Faster than syllables (3 to 6 a second), so that the shake is not taken for the rhythm of speech.
+TREMOR_HZ = 8.0
 
 #: The highest value that a sample may take; AAC overshoots a little, and a clipped sample would add a harsh edge.
 CEILING = 0.97
