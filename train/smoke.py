@@ -43,7 +43,7 @@ def main() -> None:
         run(sys.executable, "train/mini_base.py", *options(
             {"data": work / "clips", "work_dir": work / "base", "output_dir": work / "mini-base", **SMALL, **STEPS}
         ))  # fmt: skip
-        run("accelerate", "launch", "train/sft.py", *options(
+        run(Path(sys.executable).parent / "accelerate", "launch", "train/sft.py", *options(
             {"model": work / "mini-base", "data": work / "clips", "output_dir": work / "sed", "max_steps": 100,
              "batch_size": 16, "learning_rate": 3e-3, "cache_dir": work / "base" / "features"}
         ))  # fmt: skip
