@@ -287,18 +287,13 @@ class AnswerLoss(torch.nn.Module):
         return cross_entropy(self.model.lm_head(rows).float(), targets, reduction="sum")
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int, seed: int, window: int = 32) -> list[list[int]]:
-    """One epoch of index batches of similar length: shuffled, sorted inside windows of ``window`` batches, shuffled
-    again. The last, smaller batch is left out unless it is the only one."""
-    rng = random.Random(seed)
-    order = list(range(len(lengths)))
-    rng.shuffle(order)
-    size = batch_size * window
-    windows = [sorted(order[at : at + size], key=lambda i: lengths[i]) for at in range(0, len(order), size)]
-    batches = [part[at : at + batch_size] for part in windows for at in range(0, len(part), batch_size)]
-    full = [batch for batch in batches if len(batch) == batch_size] or batches
-    rng.shuffle(full)
-    return full
+def epoch_batches(count: int, batch_size: int, seed: int) -> list[list[int]]:
+    """One epoch of shuffled index batches. The last, smaller batch is left out unless it is the only one. (A batch is
+    split by length into micro-batches later; batches of one length would each hold one kind of clip or task.)"""
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    batches = [order[at : at + batch_size] for at in range(0, count, batch_size)]
+    return [batch for batch in batches if len(batch) == batch_size] or batches
 
 
 class _Rows(torch.utils.data.Dataset):
@@ -366,12 +361,11 @@ def run_sft(
         with accelerator.main_process_first():
             cache.fill([row.clip for row in rows], config.workers)
     build = _Build(cache, prompts).example
-    lengths = [len(row.answer) for row in rows]
     per_epoch = max(1, len(rows) // config.batch_size)
     steps = config.max_steps or math.ceil(per_epoch * config.epochs)
     plan: list[list[int]] = []
     for epoch in range(math.ceil(steps / per_epoch) + 1):
-        plan += batches_by_length(lengths, config.batch_size, config.seed * 1000 + epoch)
+        plan += epoch_batches(len(rows), config.batch_size, config.seed * 1000 + epoch)
     plan = plan[:steps]
 
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]

@@ -29,9 +29,9 @@ from saber.sft import (
     MediaCache,
     Row,
     SFTConfig,
-    batches_by_length,
     build_example,
     collate,
+    epoch_batches,
     learning_rate_at,
     read_rows,
     run_sft,
@@ -269,27 +269,23 @@ def test_a_loss_in_chunks_is_the_plain_one_with_its_gradients(tiny, examples, ch
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=80), st.integers(1, 9), st.integers(0, 3))
-def test_an_epoch_visits_each_row_at_most_once_and_leaves_out_less_than_a_batch(lengths, batch_size, seed):
-    batches = batches_by_length(lengths, batch_size, seed, window=3)
+@given(st.integers(1, 80), st.integers(1, 9), st.integers(0, 3))
+def test_an_epoch_visits_each_row_at_most_once_and_leaves_out_less_than_a_batch(count, batch_size, seed):
+    batches = epoch_batches(count, batch_size, seed)
     visited = [index for batch in batches for index in batch]
-    assert len(visited) == len(set(visited)) and set(visited) <= set(range(len(lengths)))
-    if len(lengths) >= batch_size:
+    assert len(visited) == len(set(visited)) and set(visited) <= set(range(count))
+    if count >= batch_size:
         assert all(len(batch) == batch_size for batch in batches)
-        assert len(visited) > len(lengths) - batch_size
+        assert len(visited) > count - batch_size
     else:
-        assert sorted(visited) == list(range(len(lengths)))
-    assert batches == batches_by_length(lengths, batch_size, seed, window=3)
+        assert sorted(visited) == list(range(count))
+    assert batches == epoch_batches(count, batch_size, seed)
 
 
-def test_batches_hold_rows_of_similar_length_in_an_order_of_their_seed():
-    lengths = [(index * 37) % 100 for index in range(100)]
-    batches = batches_by_length(lengths, 10, seed=0)
-    spans = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in batches]
-    assert max(spans) == 9
-    shortest = [min(lengths[i] for i in batch) for batch in batches]
-    assert shortest != sorted(shortest), "short clips do not all come first"
-    assert batches != batches_by_length(lengths, 10, seed=1)
+def test_each_epoch_has_an_order_of_its_own():
+    first, second = (epoch_batches(100, 10, seed) for seed in (0, 1))
+    assert first != second
+    assert [index for batch in first for index in batch] != list(range(100))
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():

@@ -292,6 +292,19 @@ def test_the_other_style_speaks_with_other_settings():
         assert (other.pitch_hz, other.formants, other.width) not in known and voice.restyled(speaker, 0) == speaker
 
 
+def test_phonemes_are_those_of_the_words_in_order():
+    seven, sunday = voice.phonemes("seven", "en"), voice.phonemes("sunday", "en")
+    assert len(seven) == 5 and seven[0] == sunday[0], "both begin with s"
+    assert voice.phonemes("seven sunday", "en") == seven + sunday
+    assert voice.phonemes("i knew", "en") == voice.phonemes("i new", "en"), "spelling does not matter"
+    mother, horse = voice.phonemes("妈", "zh"), voice.phonemes("马", "zh")
+    assert mother != horse and mother[0] == horse[0], "the tone is the vowel's"
+    assert voice.phonemes("妈，马。", "zh") == mother + horse, "a second clause is read too"
+    assert not any(mark in name for name in (*seven, *mother) for mark in "',| ")
+    with pytest.raises(KeyError):
+        voice.phonemes("seven", "fr")
+
+
 def test_unknown_splits_and_empty_texts_are_named():
     with pytest.raises(ValueError, match="'dev'"):
         voice.speakers("dev", "en")

@@ -31,7 +31,7 @@ from saber.recipe import parse_recipe, write_run
 from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, run_sft
-from saber.studio import causes, face
+from saber.studio import causes, face, voice
 from saber.studio.render import read_rows
 from saber.studio.world import ATTRIBUTES, ClipSpec
 
@@ -65,10 +65,11 @@ class BaseConfig:
 
 
 def sizes(config: BaseConfig) -> dict[str, dict[str, Any]]:
-    """Configurations of the three parts; the architecture is the published one."""
+    """Configurations of the three parts; the architecture is the published one. Weights begin at a standard deviation
+    of 1 / sqrt(width): at the class's 0.02, made for widths of thousands, parts this narrow hardly begin to learn."""
     heads = max(2, config.encoder_width // 40)
     head_dim = 64
-    return {
+    parts = {
         "text": {
             "hidden_size": config.width, "intermediate_size": config.text_ffn, "num_hidden_layers": config.layers,
             "num_attention_heads": config.width // head_dim, "num_key_value_heads": max(1, config.width // 128),
@@ -86,6 +87,8 @@ def sizes(config: BaseConfig) -> dict[str, dict[str, Any]]:
             "n_window": 200,  # attention over 4 s, so that few words are cut by a window's edge
         },
     }  # fmt: skip
+    widths = {"text": config.width, "vision": config.encoder_width, "audio": config.encoder_width}
+    return {name: {**part, "initializer_range": widths[name] ** -0.5} for name, part in parts.items()}
 
 
 def build_mini(config: BaseConfig, rows: list[dict[str, Any]]) -> Checkpoint:
@@ -97,7 +100,7 @@ def build_mini(config: BaseConfig, rows: list[dict[str, Any]]) -> Checkpoint:
         max_new_tokens=400,
         about={"title": "SABER-Mini-Base", "trained_on": TRAINED_ON},
     )
-    texts = [render(Annotation.from_json(row)) for row in rows]
+    texts = [text for row in rows for text in (render(Annotation.from_json(row)), labels(row))]
     return build_checkpoint(texts, config.vocabulary_size, sizes(config), settings)
 
 
@@ -318,18 +321,38 @@ def run_see(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[li
 # --- hear -------------------------------------------------------------------------------------------------------------
 
 
-def spoken_units(text: str, language: str) -> list[str]:
-    """What CTC spells: English words, Chinese characters."""
-    return text.split() if language == "en" else list(text)
+def spoken_units(row: dict[str, Any]) -> dict[str, list[str]]:
+    """What CTC spells of a clip: its "words" (English words, Chinese characters) and, since these alone begin to be
+    heard only after thousands of steps, its "phonemes"."""
+    text, language = row["truth"]["words"], row["spoken_language"]
+    if not text:
+        return {"words": [], "phonemes": []}
+    return {
+        "words": text.split() if language == "en" else list(text),
+        "phonemes": voice.phonemes(text, language),
+    }
+
+
+def mask_bands(mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A log-mel (L, 128) with up to two bands of up to 10 bins and two gaps of up to 80 ms at its mean (SpecAugment,
+    Park et al. 2019, with small masks: words here are short)."""
+    mel = mel.clone()
+    for axis, widest in ((1, 10), (1, 10), (0, 8), (0, 8)):
+        width = int(rng.integers(0, widest + 1))
+        first = int(rng.integers(0, max(1, mel.shape[axis] - width)))
+        mel.narrow(axis, first, width).fill_(float(mel.mean()))
+    return mel
 
 
 def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[list, Arrays]]) -> None:
     tower = checkpoint.model.model.audio_tower
+    units = {split: [spoken_units(row) for row in part] for split, (part, _) in data.items()}
     rows = data["train"][0]
-    units = sorted({unit for row in rows for unit in _units(row)})
-    number_of = {unit: index + 1 for index, unit in enumerate(units)}  # 0 is CTC's blank
+    kinds = ("words", "phonemes")
+    names = {kind: sorted({unit for row in units["train"] for unit in row[kind]}) for kind in kinds}
+    number_of = {kind: {unit: index + 1 for index, unit in enumerate(names[kind])} for kind in kinds}  # 0 is the blank
     probe = Probe(config.width, {name: len(ATTRIBUTES[name]) for name in HEARD})
-    spell = nn.Linear(config.width, len(units) + 1)
+    spell = nn.ModuleDict({kind: nn.Linear(config.width, len(names[kind]) + 1) for kind in kinds})
     taught = nn.ModuleDict({"probe": probe, "spell": spell})
     audible = {
         split: np.array([i for i in range(len(part)) if 20 <= arrays.mel_at[i + 1] - arrays.mel_at[i] <= 1000])
@@ -339,6 +362,9 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
     def listen(split: str, clips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         arrays = data[split][1]
         mels = [torch.from_numpy(arrays.mel[arrays.mel_at[i] : arrays.mel_at[i + 1]].astype(np.float32)) for i in clips]
+        if split == "train":
+            rng = np.random.default_rng([config.seed, *clips])
+            mels = [mask_bands(mel, rng) for mel in mels]
         lengths = torch.tensor([len(mel) for mel in mels])
         after, out_lengths = tower._get_feat_extract_output_lengths(lengths)
         flat = tower(torch.cat(mels).T, feature_lens=lengths, aftercnn_lens=after, return_dict=True).last_hidden_state
@@ -354,11 +380,13 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
             target = torch.tensor([index_of(name, rows[i]["truth"][name]) for i in clips])
             if (target >= 0).any():
                 total = total + cross_entropy(out[name].float(), target) / 2
-        targets = [[number_of[unit] for unit in _units(rows[i])] for i in clips]
-        flat = torch.tensor([number for target in targets for number in target])
-        spelled = log_softmax(spell(tokens).float(), -1).transpose(0, 1)
-        ctc = ctc_loss(spelled, flat, lengths, torch.tensor([len(t) for t in targets]), zero_infinity=True)
-        return total + 2 * ctc
+        for kind, weight in (("words", 2), ("phonemes", 1)):
+            targets = [[number_of[kind][unit] for unit in units["train"][i][kind]] for i in clips]
+            flat = torch.tensor([number for target in targets for number in target])
+            spelled = log_softmax(spell[kind](tokens).float(), -1).transpose(0, 1)
+            sizes = torch.tensor([len(target) for target in targets])
+            total = total + weight * ctc_loss(spelled, flat, lengths, sizes, zero_infinity=True)
+        return total
 
     @torch.no_grad()
     def score() -> dict[str, float]:
@@ -366,31 +394,27 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
 
         part, _ = data["validation"]
         right = {name: [] for name in HEARD}
-        said, heard = [], []
+        said: dict[str, list[str]] = {kind: [] for kind in kinds}
+        heard: dict[str, list[str]] = {kind: [] for kind in kinds}
         for clips in np.array_split(audible["validation"], max(1, len(audible["validation"]) // 32)):
             tokens, lengths = listen("validation", clips)
             out = probe(tokens, torch.arange(tokens.shape[1])[None] < lengths[:, None])
-            best = spell(tokens).argmax(-1)
+            best = {kind: spell[kind](tokens).argmax(-1) for kind in kinds}
             for place, i in enumerate(clips):
                 for name in HEARD:
                     if part[i]["truth"][name] is not None:
                         right[name].append(int(out[name][place].argmax()) == index_of(name, part[i]["truth"][name]))
-                if _units(part[i]):
-                    path = torch.unique_consecutive(best[place, : lengths[place]]).tolist()
-                    said.append(" ".join(_units(part[i])))
-                    heard.append(" ".join(units[number - 1] for number in path if number))
-        errors = jiwer.wer(said, heard)
-        return {"wer": round(errors, 3), **{name: round(float(np.mean(v)), 3) for name, v in right.items()}}
+                for kind in kinds if units["validation"][i]["words"] else ():
+                    path = torch.unique_consecutive(best[kind][place, : lengths[place]]).tolist()
+                    said[kind].append(" ".join(units["validation"][i][kind]))
+                    heard[kind].append(" ".join(names[kind][number - 1] for number in path if number))
+        errors = {f"{kind}_error_rate": round(jiwer.wer(said[kind], heard[kind]), 3) for kind in kinds}
+        return {**errors, **{name: round(float(np.mean(v)), 3) for name, v in right.items()}}
 
     def sample(rng: np.random.Generator) -> Any:
         return rng.choice(audible["train"], 32)
 
     _teach(config, "hear", tower, taught, config.hear_steps, sample, loss, score)
-
-
-def _units(row: dict[str, Any]) -> list[str]:
-    words = row["truth"]["words"]
-    return spoken_units(words, row["spoken_language"]) if words else []
 
 
 def _teach(
@@ -440,27 +464,33 @@ def _teach(
 # --- join -------------------------------------------------------------------------------------------------------------
 
 
+def labels(row: dict[str, Any]) -> str:
+    """The plain labels of a clip, one a line in a fixed order, "-" where a thing cannot be perceived. Every word of
+    them hangs on picture or sound, none on phrasing: on these the language model learns to look, and soon."""
+    return "\n".join(str(row["truth"].get(name) or "-") for name in (*SEEN, *HEARD, "valence", "relation", "emotion"))
+
+
 def plain_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> Iterator[Row]:
-    """One plain task a clip and pass: what the picture shows, what is said, how it sounds, what the person feels."""
+    """Three plain tasks a clip: its labels, what is said, and a description of what is seen or of the voice."""
     rng = random.Random(config.seed)
     for row in rows:
         annotation = Annotation.from_json(row)
-        answers = {
-            "look": " ".join([annotation.scene, annotation.face, annotation.body]),
-            "words": annotation.speech,
-            "tone": annotation.prosody,
-            "feel": ", ".join(annotation.emotion),
-        }
         clip = Clip(str(Path(config.data) / row["video"]), id=row["id"])
-        for task in rng.sample(sorted(name for name, answer in answers.items() if answer), 2):
-            yield Row(clip, f"{task}.{row['language']}", answers[task])
+        answers = {"labels": labels(row), "words": annotation.speech}
+        if rng.random() < 0.5:
+            answers["look"] = " ".join([annotation.scene, annotation.face, annotation.body])
+        else:
+            answers["tone"] = annotation.prosody
+        for task, answer in answers.items():
+            if answer:
+                yield Row(clip, f"{task}.{row['language']}", answer)
 
 
 def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, Any]]) -> dict[str, Any]:
     work = Path(config.work_dir)
     prompts = {
         f"{task}.{language}": load_prompt(task, language).text
-        for task in ("look", "words", "tone", "feel")
+        for task in ("labels", "words", "look", "tone")
         for language in ("en", "zh")
     }
     settings = SFTConfig(

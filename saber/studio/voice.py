@@ -11,9 +11,11 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import re
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -299,16 +301,22 @@ _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4  # espeak_PARAMETER
 _SYNCHRONOUS, _UTF8 = 2, 1
 
 
+def phonemes(text: str, language: str) -> list[str]:
+    """The phonemes that espeak-ng speaks for ``text``, by its names and without stress; a Chinese vowel carries its
+    tone. An audio encoder can learn to spell these before it knows words."""
+    clauses = []
+    with _espeak_library() as library:
+        _load_voice(library, _espeak_data() / _VOICE_FILE[language], [])
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        encoded = ctypes.create_string_buffer(text.encode())
+        rest = ctypes.c_void_p(ctypes.addressof(encoded))
+        while rest.value:
+            clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, ord("_") << 8) or b"")
+    return re.split(r"[_ ]+", re.sub(r"[',|]", "", b"_".join(clauses).decode()).strip("_ "))
+
+
 def _espeak(text: str, language: str, settings: list[str], words_per_min: int) -> tuple[np.ndarray, int]:
-    """The words as espeak-ng speaks them: (N,) int16 and the sample rate in Hz.
-
-    The library is loaded anew for each call (0.3 ms): its oscillators and flutter run on from one utterance to the
-    next, survive its own Terminate, and would make a clip depend on the clips before it.
-    """
-    import _ctypes  # dlclose has no public name in ctypes
-
-    import espeakng_loader
-
+    """The words as espeak-ng speaks them: (N,) int16 and the sample rate in Hz."""
     chunks: list[np.ndarray] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -317,27 +325,47 @@ def _espeak(text: str, language: str, settings: list[str], words_per_min: int) -
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    data = Path(espeakng_loader.get_data_path())
+    with _espeak_library() as library:
+        library.espeak_SetSynthCallback(collect)
+        _load_voice(library, _espeak_data() / _VOICE_FILE[language], settings)
+        for parameter, value in ((_RATE, words_per_min), (_VOLUME, 60), (_PITCH, 50), (_RANGE, 50)):
+            library.espeak_SetParameter(parameter, value, 0)
+        encoded = text.encode() + b"\0"
+        status = library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _UTF8, None, None)
+        if status:
+            raise RuntimeError(f"espeak-ng answers {status} to the text {text!r}")
+        rate_hz = library.espeak_ng_GetSampleRate()
+    return (np.concatenate(chunks) if chunks else np.zeros(0, np.int16)), rate_hz
+
+
+def _espeak_data() -> Path:
+    import espeakng_loader
+
+    return Path(espeakng_loader.get_data_path())
+
+
+@contextmanager
+def _espeak_library() -> Iterator[ctypes.CDLL]:
+    """espeak-ng, one caller at a time.
+
+    It is loaded anew for each call (0.3 ms): its oscillators and flutter run on from one utterance to the next,
+    survive its own Terminate, and would make a clip depend on the clips before it.
+    """
+    import _ctypes  # dlclose has no public name in ctypes
+
+    import espeakng_loader
+
     with _one_at_a_time:
         library = ctypes.CDLL(str(espeakng_loader.get_library_path()))
         try:
-            rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(data), 0)
-            if rate_hz <= 0:
-                raise RuntimeError(f"espeak-ng cannot read its data in {data}; install espeakng-loader anew")
-            library.espeak_SetSynthCallback(collect)
-            _load_voice(library, data / _VOICE_FILE[language], settings)
-            for parameter, value in ((_RATE, words_per_min), (_VOLUME, 60), (_PITCH, 50), (_RANGE, 50)):
-                library.espeak_SetParameter(parameter, value, 0)
-            encoded = text.encode() + b"\0"
-            status = library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _UTF8, None, None)
-            if status:
-                raise RuntimeError(f"espeak-ng answers {status} to the text {text!r}")
+            if library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(_espeak_data()), 0) <= 0:
+                raise RuntimeError(f"espeak-ng cannot read its data in {_espeak_data()}; install espeakng-loader anew")
+            yield library
             library.espeak_Terminate()
         finally:
             handle = library._handle
             del library
             _ctypes.dlclose(handle) if hasattr(_ctypes, "dlclose") else _ctypes.FreeLibrary(handle)
-    return (np.concatenate(chunks) if chunks else np.zeros(0, np.int16)), rate_hz
 
 
 def _load_voice(library: ctypes.CDLL, language_file: Path, settings: list[str]) -> None:
