@@ -62,10 +62,9 @@ proof: env graphics browser ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m proof
 
 mini: env graphics ## train SABER-Mini again from nothing, about 2 hours on 2 cores; killed, it goes on
-	$(BIN)/python -m saber studio runs/mini/clips --split train --clips 6400 --other-language-share 0.12
-	$(BIN)/python -m saber studio runs/mini/clips --split validation --clips 300
 	$(BIN)/python train/mini_base.py --stage decode
-	$(BIN)/python train/mini_base.py --stage see & see=$$!; $(BIN)/python train/mini_base.py --stage hear && wait $$see
+	$(BIN)/python train/mini_base.py --stage see & see=$$!; trap "kill $$see 2>/dev/null" EXIT; \
+	$(BIN)/python train/mini_base.py --stage hear && wait $$see
 	$(BIN)/python train/mini_base.py --stage join
 	$(BIN)/accelerate launch train/sft.py
 	rm -rf saber/weights/saber-mini && cp -r runs/mini/sed/checkpoint saber/weights/saber-mini

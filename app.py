@@ -19,12 +19,16 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr  # noqa: E402
+import torch  # noqa: E402
 
 import saber.model  # noqa: E402
 from saber.page import view  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent
 EXAMPLES = ROOT / "examples"
+#: A visitor's clip is removed from this machine: looked for every 10 minutes, gone once it is an hour old (seconds).
+KEPT_S = (600, 3600)
+LARGEST_UPLOAD = "200mb"
 STYLE_SHEET = Path(view.__file__).with_name("page.css")
 
 #: A live region must be one element that stays while its text changes; gradio redraws what is inside.
@@ -76,7 +80,7 @@ def build_demo(engine: Any, examples: Sequence[tuple[Path, str]] | None = None) 
     html = view.render(first)
     stopped_runs: set[str] = set()  # ids of runs that their visitor has stopped
 
-    with gr.Blocks(title="SABER", analytics_enabled=False, fill_width=True) as demo:
+    with gr.Blocks(title="SABER", analytics_enabled=False, fill_width=True, delete_cache=KEPT_S) as demo:
         state = gr.State(first)
         parts: dict[str, gr.HTML] = {}
 
@@ -229,6 +233,7 @@ def launch(demo: gr.Blocks, port: int = 7860, share: bool = False, wait: bool = 
         theme=build_theme(),
         css_paths=[STYLE_SHEET],
         footer_links=[],
+        max_file_size=LARGEST_UPLOAD,
         run_history=False,  # no visitor's runs are kept
         ssr_mode=False,
         quiet=not wait,
@@ -242,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=7860, help="port on this machine (default: %(default)s)")
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio's servers")
     options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # a small model generates fastest on one thread; a large one is not run on a CPU
     try:
         launch(build_demo(saber.model.load(options.model)), port=options.port, share=options.share)
     except (saber.model.ModelError, OSError) as error:  # a checkpoint that cannot be used, a port that is taken

@@ -32,8 +32,9 @@ def add_analyze(parser: argparse.ArgumentParser) -> Run:
 def run_analyze(arguments: argparse.Namespace) -> int:
     import torch
 
+    from saber import sections
     from saber.media import MediaError, probe
-    from saber.model import Done, ModelError, Seen, load
+    from saber.model import NOTES, Done, ModelError, Seen, load
 
     torch.set_num_threads(1)  # a small model generates fastest on one thread; a large one is not run on a CPU
     try:
@@ -44,11 +45,11 @@ def run_analyze(arguments: argparse.Namespace) -> int:
         for event in engine.stream(clip, arguments.language, arguments.tracks):
             if isinstance(event, Done):
                 prediction = event.prediction
-            elif arguments.json:
-                continue
             elif isinstance(event, Seen):
-                print(_seen_line(engine, event), file=sys.stderr)
-            else:
+                seen = event
+                if not arguments.json:
+                    print(_seen_line(engine, seen), file=sys.stderr)
+            elif not arguments.json:
                 if event.text and event.section != section:
                     print(f"{'' if section is None else chr(10) + chr(10)}{event.section.upper()}")
                     section = event.section
@@ -61,6 +62,9 @@ def run_analyze(arguments: argparse.Namespace) -> int:
     else:
         usage = prediction.usage
         print(f"\n\n{usage['answer_tokens']} tokens in {usage['total_s']:.1f} s", file=sys.stderr)
+    about_answer = [table[key]["en"] for table in (sections.NOTES, NOTES) for key in prediction.notes if key in table]
+    for remark in (*seen.remarks, *about_answer):
+        print(f"note: {remark}", file=sys.stderr)
     return 0
 
 

@@ -9,7 +9,9 @@ budget, fps, prompt, token limit) is data in the checkpoint's ``saber.json``, ne
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import queue
 import sys
 import threading
@@ -47,6 +49,7 @@ def _import_torchvision() -> None:
 
 _import_torchvision()
 
+from safetensors import SafetensorError  # noqa: E402
 from tokenizers.decoders import DecodeStream  # noqa: E402
 from transformers import (  # noqa: E402
     DynamicCache,
@@ -60,6 +63,7 @@ from transformers import (  # noqa: E402
     StoppingCriteriaList,
     WhisperFeatureExtractor,
 )
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 WEIGHTS = Path(__file__).parent / "weights"
 #: Names of the embedded checkpoints; anything else is a folder or a Hub id.
@@ -73,6 +77,15 @@ MEDIA_TOKENS = {
 }  # fmt: skip
 _VIDEO = "<|vision_bos|><|VIDEO|><|vision_eos|>"
 _AUDIO = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+
+
+#: Note -> language -> sentence, about an answer; those about the clip and the text are media's and sections'.
+NOTES = {
+    "answer_cut_off": {
+        "en": "The answer reached its bound and was cut off.",
+        "zh": "回答达到长度上限，被截断。",
+    },
+}
 
 
 class ModelError(ValueError):
@@ -179,12 +192,29 @@ class Checkpoint:
         """Writes weights (16-bit safetensors), configuration, processor and settings."""
         folder = Path(folder)
         state = {name: value.to(dtype) for name, value in self.model.state_dict().items()}
-        config_dtype, self.model.config.dtype = self.model.config.dtype, dtype
-        self.model.save_pretrained(folder, state_dict=state)
-        self.model.config.dtype = config_dtype
-        self.processor.save_pretrained(folder)
+        if self.model.config.tie_word_embeddings:
+            state.pop("lm_head.weight", None)  # the same numbers as the embeddings; once is enough
+        # Written beside its place, each file moved there whole: a kill leaves no torn weights.
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        self.model.save_pretrained(part, state_dict=state)
+        config = json.loads((part / "config.json").read_text(encoding="utf-8"))
+        config["dtype"] = str(dtype).removeprefix("torch.")  # save_pretrained writes that of the weights in memory
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        self.processor.save_pretrained(part)
         text = json.dumps(self.settings.to_json(), indent=1, ensure_ascii=False)
-        (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+        (part / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(part.iterdir()):
+            os.replace(file, folder / file.name)
+        part.rmdir()
+
+    def fingerprint(self) -> str:
+        """Tells checkpoints apart by their settings and some weights of each tensor: a path can come to hold another
+        model."""
+        found = hashlib.sha256(json.dumps(self.settings.to_json(), sort_keys=True).encode())
+        for name, values in self.model.state_dict().items():
+            found.update(name.encode() + values.flatten()[:64].float().cpu().numpy().tobytes())
+        return found.hexdigest()
 
 
 def resolve(name_or_path: str | Path | None) -> str:
@@ -208,14 +238,24 @@ def load_checkpoint(
     source = resolve(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    # An embedded checkpoint loads in an instant: a bar would only be noise.
+    hide_bar = source in map(str, EMBEDDED.values()) and transformers_logging.is_progress_bar_enabled()
     try:
+        if hide_bar:
+            transformers_logging.disable_progress_bar()
         model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
             source, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=True
         )
         processor = Qwen2_5OmniProcessor.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model {name_or_path or DEFAULT_MODEL!r} cannot be loaded: {error}") from error
-    return Checkpoint(model.to(device).eval(), processor, _load_settings(source), str(name_or_path or DEFAULT_MODEL))
+        settings = _load_settings(source)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        # What a folder can hold instead of a checkpoint: nothing, torn weights, tensors of other sizes, odd settings.
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"model {name_or_path or DEFAULT_MODEL!r} cannot be loaded ({what}); get it again") from error
+    finally:
+        if hide_bar:
+            transformers_logging.enable_progress_bar()
+    return Checkpoint(model.to(device).eval(), processor, settings, str(name_or_path or DEFAULT_MODEL))
 
 
 def _load_settings(source: str) -> Settings:
@@ -370,7 +410,8 @@ def answer_batch(checkpoint: Checkpoint, batch: Sequence[Mapping[str, Any]], lim
 
 @dataclass(frozen=True)
 class Seen:
-    """What the model was given, once the clip is decoded. ``notes``: keys of media.NOTES (a track is missing, ...)."""
+    """What the model was given, once the clip is decoded. ``notes``: keys of media.NOTES (a track is missing, ...);
+    ``remarks``: the same as English sentences."""
 
     frames: int
     video_s: float
@@ -379,6 +420,7 @@ class Seen:
     video_tokens: int
     audio_tokens: int
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -459,7 +501,7 @@ class Engine:
             notes.append("answer_cut_off")
         ended = time.perf_counter()
         usage = {
-            **{name: value for name, value in asdict(seen).items() if name != "notes"},
+            **{name: value for name, value in asdict(seen).items() if name not in ("notes", "remarks")},
             "answer_tokens": len(ids),
             "decode_s": round(decoded_at - started, 4),
             "first_token_s": round((first_at or ended) - started, 4),
@@ -551,6 +593,7 @@ def _describe(decoded: media.Decoded, inputs: Mapping[str, Any], checkpoint: Che
         video_tokens=int((ids == config.video_token_id).sum()),
         audio_tokens=int((ids == config.audio_token_id).sum()),
         notes=tuple(decoded.notes),
+        remarks=decoded.note_sentences(),
     )
 
 

@@ -58,8 +58,8 @@ class Clip:
     def __post_init__(self) -> None:
         if not self.id:
             object.__setattr__(self, "id", str(self.path))
-        if not self.start_s >= 0:  # written so that NaN is refused too
-            raise SchemaError(f"clip {self.id}: start_s is {self.start_s}; it must be 0 or more")
+        if not 0 <= self.start_s < 1e9:  # written so that NaN is refused too
+            raise SchemaError(f"clip {self.id}: start_s is {self.start_s}; it must be a number of seconds from 0 up")
         if self.end_s is not None and not self.end_s > self.start_s:
             raise SchemaError(f"clip {self.id}: end_s {self.end_s} is not after start_s {self.start_s}")
 
@@ -136,7 +136,8 @@ class Prediction:
     """What a model said about one clip.
 
     ``raw``: the generated text as it came. ``tracks``: what the model was given ("both", "picture", "sound").
-    ``notes``: sentences for the reader (a track is missing, the text had no structure, the answer was cut off).
+    ``notes``: keys of media.NOTES, sections.NOTES and model.NOTES (a track is missing, the text had no structure, the
+    answer was cut off).
     ``usage``: measured facts (prompt tokens by kind, answer tokens, seconds).
     """
 

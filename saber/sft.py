@@ -43,7 +43,7 @@ class SFTConfig:
     (2 epochs, batch 128, learning rate 1e-4); the rest is ours. The script's default recipe is SABER-Mini's."""
 
     model: str = option("Qwen/Qwen2.5-Omni-7B", "the base: a name, a folder or a Hub id")
-    data: str = option("data/saber", "a folder that datasets.load_dataset reads, with its clips")
+    data: str = option("data/saber", "folder of clips with a table of annotations a split: SPLIT/clips.parquet")
     split: str = option("train", "its split")
     output_dir: str = option("runs/sft", "where checkpoints, logs and run.json go")
     prompt: str = option("sed", "name of the prompt files in saber/prompts")
@@ -67,12 +67,13 @@ class SFTConfig:
     log_every: int = option(10, "optimizer steps between log lines")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_batch_size", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        least = {"batch_size": 1, "micro_batch_size": 1, "save_every": 1, "log_every": 1, "max_steps": 0, "workers": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {value}")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be between 0 and 1")
-        if self.epochs <= 0 and self.max_steps <= 0:
+        if not 0 < self.epochs < math.inf and self.max_steps == 0:
             raise ValueError(f"epochs is {self.epochs} and max_steps {self.max_steps}; one must be above 0")
 
 
@@ -122,6 +123,8 @@ def read_rows(data: str, split: str, seed: int = 0) -> list[Row]:
     # Read directly: datasets keeps a copy by the folder's name and its card, and would give back another folder's rows.
     records = pyarrow.parquet.read_table(table).to_pylist()
     for record in records:
+        if missing := [name for name in ("id", "video", "language") if not record.get(name)]:
+            raise DataError(f"{table}: row {record.get('id')!r} has no {missing[0]!r}")
         annotation = Annotation.from_json(record, name=str(record.get("id")))
         language = record["language"]
         spoken = record.get("spoken_language") or language
@@ -134,8 +137,8 @@ def read_rows(data: str, split: str, seed: int = 0) -> list[Row]:
 class MediaCache:
     """What frozen encoders give for each clip, computed once and kept on disk, 16 bit, one small file a clip.
 
-    ``folder`` None: nothing is kept, clips are decoded whenever they are needed. Files are named by the clip, the media
-    settings and the encoders' weights, so that nothing stale is ever read back.
+    ``folder`` None: nothing is kept, clips are decoded whenever they are needed. Files are named by the clip (path,
+    size and time), the media settings and the encoders' weights, so that nothing stale is read back.
     """
 
     def __init__(self, checkpoint: Checkpoint, folder: str | Path | None) -> None:
@@ -189,7 +192,11 @@ class MediaCache:
     def _path(self, clip: Clip) -> Path | None:
         if self.folder is None:
             return None
-        name = f"{clip.path}\0{clip.start_s}\0{clip.end_s}\0{self.fingerprint}"
+        try:
+            file = os.stat(clip.path)
+        except OSError:
+            return self.folder / "missing.npz"  # never there: decoding it tells what is wrong
+        name = f"{clip.path}\0{file.st_size} {file.st_mtime_ns}\0{clip.start_s}\0{clip.end_s}\0{self.fingerprint}"
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
         return self.folder / digest[:2] / f"{digest}.npz"
 
@@ -347,9 +354,11 @@ def run_sft(
     """
     from accelerate import Accelerator
 
+    if not rows:
+        raise DataError(f"data {config.data!r}: the split {config.split!r} has no rows")
     accelerator = Accelerator(mixed_precision="bf16" if config.bf16 else "no", cpu=config.cpu)
     torch.manual_seed(config.seed)
-    model, out = checkpoint.model, Path(config.output_dir)
+    model, out = checkpoint.model.to(accelerator.device), Path(config.output_dir)
     prompts = prompts or checkpoint.settings.prompts
     tokenizer = checkpoint.processor.tokenizer
     cache = MediaCache(checkpoint, None if config.train_encoders else config.cache_dir)
@@ -378,7 +387,9 @@ def run_sft(
     loss_module = AnswerLoss(model, config.train_encoders)
     loss_module, optimizer = accelerator.prepare(loss_module, optimizer)
     state_path = out / "state.pt"
-    first = _restore(state_path, config, accelerator.unwrap_model(loss_module).model, optimizer)
+    course = {name: getattr(config, name) for name in _COURSE}
+    course |= {"start": checkpoint.fingerprint(), "rows": _digest(rows)}
+    first = _restore(state_path, course, accelerator.unwrap_model(loss_module).model, optimizer)
     rank, world = accelerator.process_index, accelerator.num_processes
     mine = [batch[rank::world] for batch in plan[first:]]
     out.mkdir(parents=True, exist_ok=True)
@@ -420,7 +431,7 @@ def run_sft(
             log.write(json.dumps(record) + "\n")
             log.flush()
         if (step + 1) % config.save_every == 0 or step == steps - 1:
-            _save(state_path, config, step + 1, accelerator, loss_module, optimizer)
+            _save(state_path, course, step + 1, accelerator, loss_module, optimizer)
     bar.close()
     if log:
         log.close()
@@ -463,33 +474,41 @@ def _open_log(path: Path, first: int) -> TextIO:
     return path.open("a", encoding="utf-8")
 
 
-#: Fields that decide what a run learns; a run is not continued with another value of one.
+#: Fields that decide what a run learns; a run is not continued with another value of one, nor from another base
+#: ("start") or on other rows ("rows").
 _COURSE = (
     "model", "data", "split", "prompt", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_share",
     "weight_decay", "max_grad_norm", "train_encoders", "seed",
 )  # fmt: skip
 
 
-def _save(path: Path, config: SFTConfig, step: int, accelerator: Any, loss_module: Any, optimizer: Any) -> None:
+def _digest(rows: Sequence[Row]) -> str:
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(f"{row.clip.id}\0{row.prompt}\0{row.answer}\0".encode())
+    return found.hexdigest()
+
+
+def _save(path: Path, course: Mapping, step: int, accelerator: Any, loss_module: Any, optimizer: Any) -> None:
     if not accelerator.is_main_process:
         return
     part = path.with_suffix(".part")
     model = accelerator.unwrap_model(loss_module).model
-    course = {name: getattr(config, name) for name in _COURSE}
-    torch.save({"step": step, "course": course, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, part)
+    torch.save(
+        {"step": step, "course": dict(course), "model": model.state_dict(), "optimizer": optimizer.state_dict()}, part
+    )
     os.replace(part, path)
 
 
-def _restore(path: Path, config: SFTConfig, model: torch.nn.Module, optimizer: Any) -> int:
+def _restore(path: Path, course: Mapping[str, Any], model: torch.nn.Module, optimizer: Any) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, value in state.get("course", {}).items():
-        if value != getattr(config, name):
-            raise DataError(
-                f"{path} was written with {name} = {value!r}, not {getattr(config, name)!r}; "
-                "use the same to go on, or another output_dir"
-            )
+    for name, value in course.items():
+        before = state["course"].get(name)
+        if value != before:
+            what = {"start": "another base", "rows": "other rows"}.get(name, f"{name} = {before!r}, not {value!r}")
+            raise DataError(f"{path} was written with {what}; use the same to go on, or another output_dir")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

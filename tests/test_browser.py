@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 import app
 import saber.model
 from saber.media import MediaError
+from saber.model import Engine
 from saber.page.texts import say
 from saber.page.view import CARDS
 
@@ -90,12 +91,17 @@ def clip() -> Path:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def engine() -> Engine:
+    return saber.model.load()
+
+
+@pytest.fixture(scope="module")
+def address(engine) -> Iterator[str]:
     """The real app with the embedded model, served on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    demo = app.build_demo(saber.model.load())
+    demo = app.build_demo(engine)
     yield app.launch(demo, port=port, wait=False)
     demo.close(verbose=False)
 
@@ -283,13 +289,18 @@ def test_stop_while_others_are_served_first_acts_at_once_and_the_visitor_may_ask
     first.context.close()
 
 
-def test_a_visitor_who_leaves_frees_the_model(browser, address, clip):
-    leaving = Visitor(browser, address)
-    leaving.upload(clip)
-    leaving.analyse()
-    leaving.page.wait_for_selector(".is-writing", state="attached", timeout=ANSWER_MS)
-    leaving.context.close()
-    assert wait_until_idle(), "the model went on writing for nobody"
+def test_a_visitor_who_leaves_frees_the_model(browser, address, engine, clip):
+    # A token every 0.2 s: left to itself, the answer would take far longer than the model is given here.
+    slow = engine.checkpoint.model.lm_head.register_forward_hook(lambda *_: time.sleep(0.2))
+    try:
+        leaving = Visitor(browser, address)
+        leaving.upload(clip)
+        leaving.analyse()
+        leaving.page.wait_for_selector(".is-writing", state="attached", timeout=ANSWER_MS)
+        leaving.context.close()
+        assert wait_until_idle(), "the model went on writing for nobody"
+    finally:
+        slow.remove()
 
 
 def test_chinese_is_answered_in_chinese_on_a_phone_without_overflow(browser, address, clip):

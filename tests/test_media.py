@@ -446,7 +446,7 @@ def test_a_cover_picture_is_not_a_picture_track(tmp_path):
     assert decoded.frames is None and decoded.duration_s == pytest.approx(2.0, abs=0.1)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (64, 1), (1, 64), (33, 17), (642, 2), (2, 642)])
+@pytest.mark.parametrize("size", [(1, 1), (64, 1), (1, 64), (33, 17), (126, 2), (2, 126)])
 @pytest.mark.parametrize("pixels", [(None, None), (None, 500), (4000, 100_000)])
 def test_odd_and_thin_pictures_are_read(tmp_path, size, pixels):
     width, height = size
@@ -485,7 +485,9 @@ def test_a_frame_never_exceeds_its_pixel_budget_and_keeps_its_shape(width, heigh
     assert 1 <= new_width * new_height <= max(1, most) or (new_width, new_height) == (width, height)
     assert new_width * new_height <= most
     if min(new_width, new_height) > 20:
-        assert new_width / new_height == pytest.approx(width / height, rel=0.06)
+        assert new_width / new_height == pytest.approx(
+            width / height, rel=0.1
+        )  # rounding of 20 pixels and of the budget
         assert new_width * new_height >= 0.9 * min(most, width * height)
 
 
@@ -540,6 +542,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Clip, Limits]]:
         "too_large": (Clip(str(good)), Limits(max_bytes=1000)),
         "frame_too_large, area": (Clip(str(good)), Limits(max_frame_pixels=3000)),
         "frame_too_large, side": (Clip(str(good)), Limits(max_side=60)),
+        "frame_too_thin": (Clip(str(good)), Limits(max_aspect=1.2)),
         "timeout": (Clip(str(good)), Limits(timeout_s=0.0)),
     }
 

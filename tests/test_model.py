@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import saber.model
 from saber import media
 from saber.media import MediaError, MediaSettings
 from saber.model import (
+    EMBEDDED,
     MEDIA_TOKENS,
     SETTINGS_FILE,
     Done,
@@ -129,6 +132,31 @@ def test_a_saved_checkpoint_loads_with_equal_tensors_and_settings(tiny, tiny_fol
     parameters = sum(parameter.numel() for parameter in tiny.model.parameters())
     assert (tmp_path / "again" / "model.safetensors").stat().st_size < 3 * parameters, "16 bit"
     assert next(tiny.model.parameters()).dtype == torch.float32, "saving left the model as it was"
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["dtype"] == "float16"
+    with safe_open(tmp_path / "again" / "model.safetensors", "pt") as stored:
+        assert "lm_head.weight" not in stored.keys(), "tied to the embeddings, kept once"
+        assert sum(stored.get_tensor(name).numel() for name in stored.keys()) <= parameters
+
+
+def test_saving_into_a_folder_leaves_its_other_files(tiny, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    tiny.save(tmp_path)
+    tiny.save(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not list(tmp_path.parent.glob("*.part"))
+    load_checkpoint(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("name", [name for name, folder in EMBEDDED.items() if folder.exists()])
+def test_an_embedded_checkpoint_is_small_and_speaks_both_languages(name):
+    checkpoint = load_checkpoint(name, device="cpu")
+    assert sum(parameter.numel() for parameter in checkpoint.model.parameters()) <= 7_000_000
+    folder = EMBEDDED[name]
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 15_000_000
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
+    encode, decode = checkpoint.processor.tokenizer.encode, checkpoint.processor.tokenizer.decode
+    for text in ("<scene>A kitchen.</scene>", "<scene>这里是厨房。</scene>"):
+        assert decode(encode(text)) == text and len(encode(text)) < len(text) + 5
 
 
 def test_settings_are_the_same_after_json_and_back():
@@ -152,6 +180,25 @@ def test_an_unknown_model_is_named_with_the_next_step(name):
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(ModelError, match=f"{tmp_path.name}.* cannot be loaded"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "file, spoil",
+    [
+        ("model.safetensors", lambda data: data[: len(data) // 2]),
+        ("model.safetensors", lambda data: b"version https://git-lfs.github.com/spec/v1"),
+        ("config.json", lambda data: data.replace(b'"hidden_size": 64', b'"hidden_size": 128')),
+        ("saber.json", lambda data: b"{}"),
+        ("saber.json", lambda data: data.replace(b'"fps"', b'"fsp"')),
+    ],
+)
+def test_a_spoilt_checkpoint_is_named(tiny, tmp_path, file, spoil):
+    tiny.save(tmp_path)
+    data = (tmp_path / file).read_bytes()
+    assert spoil(data) != data
+    (tmp_path / file).write_bytes(spoil(data))
     with pytest.raises(ModelError, match=f"{tmp_path.name}.* cannot be loaded"):
         load_checkpoint(tmp_path)
 

@@ -435,6 +435,13 @@ def test_a_killed_run_goes_on_from_its_last_saved_step(tiny, clips, tmp_path):
     assert torch.equal(finished.model.lm_head.weight, whole.model.lm_head.weight)
     with pytest.raises(DataError, match=r"learning_rate = 0\.001, not 0\.002; use the same to go on, or another"):
         run_sft(trainee(tiny), rows, replace(config, learning_rate=2e-3))
+    with pytest.raises(DataError, match="was written with other rows"):
+        run_sft(trainee(tiny), [replace(rows[0], answer="another"), *rows[1:]], config)
+    other = trainee(tiny)
+    with torch.no_grad():
+        other.model.get_input_embeddings().weight[0] += 1
+    with pytest.raises(DataError, match="was written with another base"):
+        run_sft(other, rows, config)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -447,6 +454,15 @@ def test_a_clip_that_cannot_be_decoded_is_named_counted_and_passed_over(tiny, ro
     assert "clip clip-17: The file does not exist" in said.out + said.err
     run_sft(trainee(tiny), rows, config_for(tmp_path / "without", cache_dir=str(tmp_path / "features")))
     assert losses(tmp_path / "run") == losses(tmp_path / "without")
+
+
+def test_no_rows_and_a_number_of_steps_below_zero_are_refused(tiny, tmp_path):
+    with pytest.raises(DataError, match="has no rows"):
+        run_sft(trainee(tiny), [], config_for(tmp_path))
+    with pytest.raises(ValueError, match="max_steps is -1; it must be at least 0"):
+        config_for(tmp_path, max_steps=-1)
+    with pytest.raises(ValueError, match="epochs is nan"):
+        config_for(tmp_path, max_steps=0, epochs=float("nan"))
 
 
 def test_a_step_without_a_usable_clip_changes_nothing(tiny, tmp_path):

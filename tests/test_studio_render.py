@@ -208,7 +208,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path, 
     journal = folder / "clips.jsonl.part"
     whole_lines = journal.read_text(encoding="utf-8")
     assert whole_lines.count("\n") == 8  # rows are written down eight at a time
-    journal.write_text(whole_lines + whole_lines[: len(whole_lines) // 20], encoding="utf-8")
+    torn = json.dumps({"id": "x", "words": "我"}, ensure_ascii=False).encode()
+    journal.write_bytes(whole_lines.encode() + torn[:-4])  # in the middle of a character
     assert len(table(folder)) == 2  # what was finished can be read meanwhile
 
     with monkeypatch.context() as again:  # and once more, when all is rendered and the table is due

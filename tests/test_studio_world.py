@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from saber.studio.sample import (
 from saber.studio.world import ATTRIBUTES, INCOMPLETE, PROSODY, SPLITS, VOICES, ClipSpec
 
 EVENTS = ATTRIBUTES["event"]
+ROOT = Path(__file__).parents[1]
 CLIPS = 2000
 EVERY_CLIP = list(product((*FACES, None), (*VOICE_KINDS, None), (*VALENCES, None), EVENTS))
 
@@ -367,3 +369,8 @@ def test_annotations_are_in_the_spoken_language_but_for_the_share_asked_for():
 def test_a_mix_that_cannot_be_drawn_is_refused_by_name_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         Mix(**options)
+
+
+def test_the_documented_table_of_causes_is_the_one_in_use():
+    documented = (ROOT / "docs" / "causes.md").read_text(encoding="utf-8")
+    assert documented == causes.table(), "write it anew: docs/causes.md is causes.table()"

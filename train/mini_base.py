@@ -1,17 +1,20 @@
 """Builds SABER-Mini-Base: the small stand-in for a pretrained multimodal base, from studio clips alone.
 
-Stages, each resumable and skipped when its result is there: **decode** (clips to arrays), **see** and **hear** (each
-encoder taught on its own targets: action units, gaze, pose, scene, body; CTC over the words, prosody, sound events),
-**join** (the language model learns plain descriptions, transcripts and labels of what the encoders give; no SED).
+Stages, each resumable and skipped when its result is there: **clips** (rendered), **decode** (to arrays), **see**
+and **hear** (each encoder taught on its own targets: action units, gaze, pose, scene, body; CTC over words, prosody,
+sound events), **join** (the language model learns labels, transcripts and plain descriptions of what the encoders give;
+no SED).
 The paper starts from a base that already sees and hears; this makes one. Run: ``python train/mini_base.py --help``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,22 +35,28 @@ from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, run_sft
 from saber.studio import causes, face, voice
-from saber.studio.render import read_rows
+from saber.studio.render import read_rows, run_studio
+from saber.studio.sample import Mix
 from saber.studio.world import ATTRIBUTES, ClipSpec
 
 SEEN = ("scene", "face", "gaze", "head", "micro", "body")
 HEARD = ("event", "level", "movement", "rate", "loudness", "tension", "tremor", "breath", "noise", "voice")
 FRAME = 112
+STAGES = ("clips", "decode", "see", "hear", "join", "all")
 
 
 @dataclass(frozen=True)
 class BaseConfig:
     """SABER-Mini-Base from studio clips."""
 
-    data: str = option("runs/mini/clips", "folder that python -m saber studio wrote, with a train split")
+    data: str = option(
+        "runs/mini/clips", "studio clips with splits train and validation; rendered where they are missing"
+    )
+    train_clips: int = option(6400, "clips of the train split, where it is rendered")
+    validation_clips: int = option(300, "clips of the validation split, where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
-    stage: str = option("all", "decode, see, hear, join or all; see and hear can run side by side")
+    stage: str = option("all", "clips, decode, see, hear, join or all; see and hear can run side by side")
     seed: int = option(0, "initialisation and data order")
     vocabulary_size: int = option(2048, "tokens of the byte-level BPE")
     width: int = option(256, "hidden size of the language model")
@@ -57,11 +66,15 @@ class BaseConfig:
     vision_layers: int = option(4, "layers of the vision encoder")
     audio_layers: int = option(3, "layers of the audio encoder")
     see_steps: int = option(3400, "steps of 64 frame pairs")
-    hear_steps: int = option(2000, "steps of 32 clips")
-    join_steps: int = option(320, "steps of 32 clips")
+    hear_steps: int = option(4200, "steps of 32 clips")
+    join_steps: int = option(800, "steps of 16 clips")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
-    join_learning_rate: float = option(1.5e-3, "peak, join")
+    join_learning_rate: float = option(2e-3, "peak, join")
     workers: int = option(2, "processes that decode")
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ValueError(f"stage is {self.stage!r}; it must be one of {STAGES}")
 
 
 def sizes(config: BaseConfig) -> dict[str, dict[str, Any]]:
@@ -110,19 +123,30 @@ TRAINED_ON = {
 }
 
 
+# --- clips ------------------------------------------------------------------------------------------------------------
+
+
+def render_clips(config: BaseConfig) -> None:
+    """Renders what is missing of the train and validation splits; one clip in eight is annotated in the other language
+    than the spoken one, so that the model learns to answer in the language it is asked for."""
+    for split, count in (("train", config.train_clips), ("validation", config.validation_clips)):
+        if not (Path(config.data) / split / "clips.parquet").exists():
+            run_studio(Path(config.data), Mix(split=split, seed=config.seed, other_language_share=0.12), count)
+
+
 # --- decode -----------------------------------------------------------------------------------------------------------
 
 
 class Arrays:
-    """Frames and log-mel features of all clips of a split, one after the other on disk, memory-mapped.
+    """Frames and log-mel features of all clips of a split, one after the other in two raw files, memory-mapped.
 
     ``frames``: (sum of T, 112, 112, 3) uint8 at 4 a second; ``mel``: (sum of L, 128) float16 at 100 a second.
     ``frame_at``, ``mel_at``: (N + 1,) where each clip begins; ``times``: (sum of T,) seconds.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.frames = np.load(folder / "frames.npy", mmap_mode="r")
-        self.mel = np.load(folder / "mel.npy", mmap_mode="r")
+        self.frames = np.memmap(folder / "frames.u8", np.uint8, "r").reshape(-1, FRAME, FRAME, 3)
+        self.mel = np.memmap(folder / "mel.f16", np.float16, "r").reshape(-1, 128)
         with np.load(folder / "index.npz") as index:
             self.times, self.frame_at, self.mel_at = index["times"], index["frame_at"], index["mel_at"]
 
@@ -149,22 +173,60 @@ def run_decode(config: BaseConfig, checkpoint: Checkpoint, split: str, rows: lis
     folder.mkdir(parents=True, exist_ok=True)
     clips = [Row(Clip(str(Path(config.data) / row["video"]), id=row["id"]), "", "") for row in rows]
     stream = example_stream(clips, _Decode(checkpoint), [[index] for index in range(len(clips))], config.workers)
-    frames, times, mels, frame_at, mel_at = [], [], [], [0], [0]
-    for (found,) in tqdm(stream, total=len(clips), unit="clip", desc=f"decode {split}"):
-        if isinstance(found, media.MediaError):
-            raise found
-        picture, seconds, mel = found
-        if picture is not None:
-            frames.append(picture)
-            times.append(seconds)
-        if mel is not None:
-            mels.append(mel)
-        frame_at.append(frame_at[-1] + (0 if picture is None else len(picture)))
-        mel_at.append(mel_at[-1] + (0 if mel is None else len(mel)))
-    np.save(folder / "frames.npy", np.concatenate(frames))
-    np.save(folder / "mel.npy", np.concatenate(mels))
-    np.savez(folder / "index.npz", times=np.concatenate(times), frame_at=frame_at, mel_at=mel_at)
+    times, frame_at, mel_at = [], [0], [0]
+    with (folder / "frames.u8").open("wb") as frames, (folder / "mel.f16").open("wb") as mels:
+        for (found,) in tqdm(stream, total=len(clips), unit="clip", desc=f"decode {split}"):
+            if isinstance(found, media.MediaError):
+                raise found
+            picture, seconds, mel = found
+            if picture is not None:
+                frames.write(picture.tobytes())
+                times.append(seconds)
+            if mel is not None:
+                mels.write(mel.tobytes())
+            frame_at.append(frame_at[-1] + (0 if picture is None else len(picture)))
+            mel_at.append(mel_at[-1] + (0 if mel is None else len(mel)))
+    np.savez(folder / "index.part.npz", times=np.concatenate(times), frame_at=frame_at, mel_at=mel_at)
+    os.replace(folder / "index.part.npz", folder / "index.npz")  # last and whole: it says that the split is done
     return Arrays(folder)
+
+
+def claim(config: BaseConfig) -> None:
+    """Notes in ``work_dir`` from which clips and with which settings its encoders are made. Raises ValueError where it
+    holds those of others: they would be taken for these."""
+    course = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
+    for split in ("train", "validation"):
+        course[split] = hashlib.sha256((Path(config.data) / split / "clips.parquet").read_bytes()).hexdigest()
+    path = Path(config.work_dir) / "encoders.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else course
+    for name, value in course.items():
+        if before.get(name) != value:
+            what = "other clips" if name in ("train", "validation") else f"{name} = {before.get(name)!r}, not {value!r}"
+            raise ValueError(f"{path.parent} holds encoders made with {what}; remove it, or give another work_dir")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(course, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+#: Fields that do not decide what the encoders learn.
+_FREE = (
+    "data",
+    "train_clips",
+    "validation_clips",
+    "output_dir",
+    "work_dir",
+    "stage",
+    "join_steps",
+    "join_learning_rate",
+    "workers",
+)
+
+
+def _save(state: Any, path: Path) -> None:
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
 
 
 # --- what there is to perceive ----------------------------------------------------------------------------------------
@@ -199,12 +261,21 @@ def index_of(attribute: str, value: str | None) -> int:
 
 @dataclass
 class Visible:
-    """Targets of each sampled frame of a split: ``labels`` attribute -> (F,), ``aus`` (F, AUs), ``pose`` (F, 5)."""
+    """Targets of each sampled frame of a split: ``labels`` attribute -> (F,), ``aus`` (F, AUs), ``pose`` (F, 5).
+    ``pairs``: the first frame of each pair of a clip; ``leaks``: of those that show a micro-expression."""
 
     labels: dict[str, np.ndarray]
     aus: np.ndarray
     pose: np.ndarray
     pairs: np.ndarray
+    leaks: np.ndarray
+
+    def of_pairs(self, name: str, firsts: np.ndarray) -> np.ndarray:
+        """The class of each pair of frames: a micro-expression may be in either; the face beside it is left open."""
+        first, second = self.labels[name][firsts], self.labels[name][firsts + 1]
+        if name == "micro":
+            return np.where(first > 0, first, second)
+        return np.where(second < 0, second, first)
 
     @classmethod
     def build(cls, rows: list[dict[str, Any]], arrays: Arrays) -> Visible:
@@ -225,14 +296,17 @@ class Visible:
             if not spec.can_see_person:
                 continue
             motion = face.perform(spec.performance, row["duration_s"], spec.fps)
-            at = np.clip(np.round(arrays.times[here] * spec.fps).astype(int), 0, len(motion) - 1)
+            # The frame on show at a sampled time is the last one that has begun (as saber.media takes it).
+            at = np.clip(np.floor(arrays.times[here] * spec.fps + 0.02).astype(int), 0, len(motion) - 1)
             aus[here] = motion.aus[at]
             pose[here] = np.concatenate([motion.gaze[at], motion.head[at] / 20], axis=1)
             calm = face.perform(dataclasses.replace(spec.performance, micro="none"), row["duration_s"], spec.fps)
             leaks = np.abs(motion.aus - calm.aus).max(axis=1)[at] > 0.3
             labels["micro"][here] = np.where(leaks, labels["micro"][here], 0)
             labels["face"][here] = np.where(leaks, -100, labels["face"][here])
-        return cls(labels, aus, pose, np.array(pairs))
+        pairs = np.array(pairs)
+        micro = labels["micro"]
+        return cls(labels, aus, pose, pairs, pairs[(micro[pairs] > 0) | (micro[pairs + 1] > 0)])
 
 
 def read_spec(text: str) -> ClipSpec:
@@ -291,7 +365,7 @@ def run_see(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[li
         out, truth = look(split, firsts), visible[split]
         total = torch.zeros(())
         for name in SEEN:
-            target = torch.from_numpy(truth.labels[name][firsts])
+            target = torch.from_numpy(truth.of_pairs(name, firsts))
             if (target >= 0).any():
                 total = total + cross_entropy(out[name].float(), target)
         aus = torch.from_numpy((truth.aus[firsts] + truth.aus[firsts + 1]) / 2)
@@ -304,16 +378,21 @@ def run_see(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[li
     def score() -> dict[str, float]:
         truth = visible["validation"]
         chosen = np.random.default_rng(0).choice(truth.pairs, min(1024, len(truth.pairs)), replace=False)
-        right = {name: [] for name in SEEN}
+        found: dict[str, list[bool]] = {name: [] for name in (*SEEN, "micro_where_shown")}
         for firsts in np.array_split(chosen, max(1, len(chosen) // 64)):
             out = look("validation", firsts)
             for name in SEEN:
-                target = truth.labels[name][firsts]
-                right[name].extend((out[name].argmax(-1).numpy() == target)[target >= 0])
-        return {name: round(float(np.mean(values)), 3) for name, values in right.items()}
+                target = truth.of_pairs(name, firsts)
+                found[name].extend((out[name].argmax(-1).numpy() == target)[target >= 0])
+        for firsts in np.array_split(truth.leaks, 1 + len(truth.leaks) // 64) if len(truth.leaks) else ():
+            target = truth.of_pairs("micro", firsts)
+            found["micro_where_shown"].extend(look("validation", firsts)["micro"].argmax(-1).numpy() == target)
+        return {name: round(float(np.mean(values)), 3) for name, values in found.items() if values}
 
     def sample(rng: np.random.Generator) -> Any:
-        return rng.choice(visible["train"].pairs, 64)
+        truth = visible["train"]  # micro-expressions last two frames: left to chance, one pair in 60 would show one
+        rare = rng.choice(truth.leaks, 8) if len(truth.leaks) else truth.leaks
+        return np.concatenate([rare, rng.choice(truth.pairs, 64 - len(rare))])
 
     _teach(config, "see", tower, probe, config.see_steps, sample, lambda firsts: loss("train", firsts), score)
 
@@ -423,9 +502,6 @@ def _teach(
     """Trains an encoder with its reading heads; leaves ``<stage>.pt`` (the encoder). Resumable."""
     work = Path(config.work_dir)
     done, state_path = work / f"{stage}.pt", work / f"{stage}.state.pt"
-    if done.exists():
-        tower.load_state_dict(torch.load(done, weights_only=True))
-        return
     parameters = [*tower.parameters(), *heads.parameters()]
     peak = config.encoder_learning_rate
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.02)
@@ -455,9 +531,9 @@ def _teach(
             tqdm.write(f"{stage} {json.dumps(record)}")
             log.write(json.dumps(record) + "\n")
             log.flush()
-            torch.save({"tower": tower.state_dict(), "heads": heads.state_dict(),
-                        "optimizer": optimizer.state_dict(), "step": step + 1}, state_path)  # fmt: skip
-    torch.save(tower.state_dict(), done)
+            _save({"tower": tower.state_dict(), "heads": heads.state_dict(),
+                   "optimizer": optimizer.state_dict(), "step": step + 1}, state_path)  # fmt: skip
+    _save(tower.state_dict(), done)
     state_path.unlink(missing_ok=True)
 
 
@@ -494,37 +570,53 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, An
         for language in ("en", "zh")
     }
     settings = SFTConfig(
-        output_dir=str(work / "join"), max_steps=config.join_steps, batch_size=32, micro_batch_size=16,
+        output_dir=str(work / "join"), max_steps=config.join_steps, batch_size=16, micro_batch_size=8,
         seed=config.seed, learning_rate=config.join_learning_rate, cache_dir=str(work / "features"), workers=1,
         title="SABER-Mini-Base",
     )  # fmt: skip
     return run_sft(checkpoint, list(plain_rows(config, rows)), settings, prompts)
 
 
-def main() -> None:
-    config = parse_recipe(BaseConfig, None)
+def build(config: BaseConfig) -> None:
+    """Runs the stages that ``config.stage`` names and that are not done yet."""
     # An encoder alone leaves a core for the other one; the language model gets them all.
     torch.set_num_threads(1 if config.stage in ("see", "hear") else os.cpu_count() or 1)
+    render_clips(config)
+    if config.stage == "clips":
+        return
     rows = {split: read_rows(Path(config.data) / split) for split in ("train", "validation")}
+    claim(config)
     checkpoint = build_mini(config, rows["train"])
     count = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     print(f"SABER-Mini: {count:,} parameters, {len(checkpoint.processor.tokenizer)} tokens")
-    data = {split: (part, run_decode(config, checkpoint, split, part)) for split, part in rows.items()}
-    if config.stage in ("see", "join", "all"):
-        run_see(config, checkpoint, data)
-    if config.stage in ("hear", "join", "all"):
-        run_hear(config, checkpoint, data)
+    encoders = {
+        "see": (checkpoint.model.model.visual, run_see),
+        "hear": (checkpoint.model.model.audio_tower, run_hear),
+    }
+    done = {stage: Path(config.work_dir) / f"{stage}.pt" for stage in encoders}
+    wanted = [stage for stage in encoders if config.stage in (stage, "join", "all") and not done[stage].exists()]
+    if wanted or config.stage == "decode":
+        data = {split: (part, run_decode(config, checkpoint, split, part)) for split, part in rows.items()}
+        for stage in wanted:
+            encoders[stage][1](config, checkpoint, data)
     if config.stage in ("join", "all"):
-        # Encoders as they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
-        for parameter in (
-            *checkpoint.model.model.visual.parameters(),
-            *checkpoint.model.model.audio_tower.parameters(),
-        ):
-            parameter.data = parameter.data.half().float()
+        for stage, (tower, _) in encoders.items():
+            tower.load_state_dict(torch.load(done[stage], weights_only=True))
+            for parameter in tower.parameters():
+                # As they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
+                parameter.data = parameter.data.half().float()
         summary = run_join(config, checkpoint, rows["train"])
         checkpoint.save(config.output_dir)
         write_run(config.work_dir, config, parameters=count, join=summary)
         print(f"base written to {config.output_dir}")
+
+
+def main() -> None:
+    config = parse_recipe(BaseConfig, None)
+    try:
+        build(config)
+    except (ValueError, OSError) as error:  # of clips, of a work_dir, of a setting: each says what and where
+        sys.exit(f"train/mini_base.py: {error}")
 
 
 if __name__ == "__main__":

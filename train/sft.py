@@ -8,21 +8,36 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from saber.model import ModelError, load_checkpoint
+import torch
+
+from saber.model import load_checkpoint
 from saber.recipe import parse_recipe, write_run
-from saber.sft import DataError, SFTConfig, read_rows, run_sft, trained_settings
+from saber.sft import SFTConfig, read_rows, run_sft, trained_settings
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "mini-sed.yaml"
+MINI_CLIPS = "runs/mini/clips"
+
+
+def render_mini_clips(config: SFTConfig) -> None:
+    """The Mini's own clips are not in the repository: a seed makes them, where they are missing."""
+    from accelerate import PartialState
+    from mini_base import BaseConfig, render_clips
+
+    with PartialState(cpu=config.cpu).main_process_first():
+        render_clips(BaseConfig(data=config.data))
 
 
 def main() -> None:
     config = parse_recipe(SFTConfig, DEFAULT_RECIPE)
     try:
-        checkpoint = load_checkpoint(config.model, device="cpu" if config.cpu else None)
+        # In 32 bit, whatever computes: steps of the optimizer are smaller than what 16 bits can tell apart.
+        checkpoint = load_checkpoint(config.model, device="cpu", dtype=torch.float32)
+        if config.data == MINI_CLIPS:
+            render_mini_clips(config)
         rows = read_rows(config.data, config.split, config.seed)
         checkpoint = replace(checkpoint, settings=trained_settings(checkpoint.settings, config))
         summary = run_sft(checkpoint, rows, config)
-    except (ModelError, DataError) as error:
+    except (ValueError, OSError) as error:  # of a checkpoint, data, a prompt, a setting: each says what and where
         sys.exit(f"train/sft.py: {error}")
     if summary["is_main_process"]:
         checkpoint.save(Path(config.output_dir) / "checkpoint")

@@ -79,7 +79,7 @@ def _predict(
     checkpoint: Checkpoint, rows: Sequence[dict], data: Path, path: Path, config: StudioEval
 ) -> dict[str, str]:
     # What was asked of whom: neither another model nor other clips under the same names may pass for this one.
-    weights = _fingerprint(checkpoint)
+    weights = checkpoint.fingerprint()
     keys = {
         row["id"]: hashlib.sha256(f"{weights} {row['language']} {row['spec']}".encode()).hexdigest() for row in rows
     }
@@ -105,15 +105,6 @@ def _predict(
             out.flush()
             bar.update(len(part))
     return answers
-
-
-def _fingerprint(checkpoint: Checkpoint) -> str:
-    """Tells checkpoints apart by their settings and some weights of each tensor: a path can hold another model than it
-    did when its answers were written down."""
-    found = hashlib.sha256(json.dumps(checkpoint.settings.to_json(), sort_keys=True).encode())
-    for name, values in checkpoint.model.state_dict().items():
-        found.update(name.encode() + values.flatten()[:64].float().cpu().numpy().tobytes())
-    return found.hexdigest()
 
 
 def _kept(path: Path) -> list[dict[str, str]]:

@@ -244,6 +244,8 @@ def decode_here(
         raise watch.error("no_picture")
     if tracks == "sound" and not facts.has_audio:
         raise watch.error("no_sound")
+    if tracks != "sound" and facts.width and facts.height:
+        watch.check_shape(facts.width, facts.height)
     container, video, audio = open_file(watch)
     with container:
         picture = _Picture(survey, settings, watch, video) if video and tracks != "sound" else None

@@ -94,6 +94,16 @@ REASONS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
                 "请以较低分辨率导出。",
             ),
         },
+        "frame_too_thin": {
+            "en": (
+                "The picture is {width} x {height} pixels; one side may be at most {limit:g} times the other.",
+                "Choose the sound alone, or a clip with a picture of a common shape.",
+            ),
+            "zh": (
+                "画面为 {width} x {height} 像素，一边最多为另一边的 {limit:g} 倍。",
+                "请只使用声音，或换一个画面比例正常的片段。",
+            ),
+        },
         "outside": {
             "en": (
                 "The part begins at {start_s:g} s, but the file ends at {end_s:.2f} s.",
@@ -214,7 +224,8 @@ class Limits:
 
     ``max_bytes``, ``max_duration_s``: of the whole file (its length as the header states it). ``max_part_s``: of the
     part to decode; a tenth of a second over it passes, since codecs pad the last block. ``max_side``,
-    ``max_frame_pixels``: of one frame. ``timeout_s``: for decoding, not for waiting until a worker is free.
+    ``max_frame_pixels``, ``max_aspect``: of one frame (the model's processor refuses sides of more than 200 to 1).
+    ``timeout_s``: for decoding, not for waiting until a worker is free.
     """
 
     max_bytes: int = 2 * 1024**3
@@ -222,6 +233,7 @@ class Limits:
     max_part_s: float = 30.0
     max_side: int = 8192
     max_frame_pixels: int = 4096 * 4096
+    max_aspect: float = 64.0
     timeout_s: float = 30.0
 
 

@@ -60,6 +60,10 @@ class Watch:
                 limit_side=limits.max_side,
             )
 
+    def check_shape(self, width: int, height: int) -> None:
+        if max(width, height) > self.limits.max_aspect * min(width, height):
+            raise self.error("frame_too_thin", width=width, height=height, limit=self.limits.max_aspect)
+
 
 def open_file(watch: Watch) -> tuple[Any, Any, Any]:
     """Opens the clip's file: (container, video stream or None, audio stream or None). Raises MediaError."""

@@ -197,7 +197,9 @@ def _check_settings(folder: Path, mix: Mix) -> None:
                     "use the same settings to go on, or another folder"
                 )
         return
-    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
 
 
 def _read_rows(folder: Path, journal: Path) -> Iterator[dict[str, Any]]:
@@ -206,10 +208,10 @@ def _read_rows(folder: Path, journal: Path) -> Iterator[dict[str, Any]]:
         for row in read_rows(folder):
             yield {"index": int(row["id"].rsplit("-", 1)[1]), **row}
     if journal.exists():
-        whole, _, torn = journal.read_text(encoding="utf-8").rpartition("\n")
+        whole, _, torn = journal.read_bytes().rpartition(b"\n")  # bytes: it may be torn inside a character
         if torn:
-            journal.write_text(whole + "\n" if whole else "", encoding="utf-8")
-        for line in whole.split("\n") if whole else ():
+            journal.write_bytes(whole + b"\n" if whole else b"")
+        for line in whole.split(b"\n") if whole else ():
             yield json.loads(line)
 
 

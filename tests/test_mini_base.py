@@ -1,0 +1,153 @@
+"""The script that builds SABER-Mini-Base: targets that fit the frames, plain tasks, going on where it was killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from saber import media
+from saber.schema import SECTIONS, Annotation, Clip
+from saber.studio import face
+from saber.studio.render import read_rows, run_studio
+from saber.studio.sample import Mix
+
+sys.path.append(str(Path(__file__).parents[1] / "train"))
+import mini_base  # noqa: E402
+from mini_base import BaseConfig, Visible, build, claim, labels, mask_bands, plain_rows, read_spec, vary  # noqa: E402
+
+TINY = dict(
+    width=64, layers=1, text_ffn=64, encoder_width=40, vision_layers=1, audio_layers=1, vocabulary_size=600,
+    see_steps=3, hear_steps=3, join_steps=2, workers=0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("mini") / "clips"
+    for split, count in (("train", 40), ("validation", 8)):
+        run_studio(folder, Mix(split=split), count, progress=False)
+    return folder
+
+
+@pytest.fixture
+def config(data, tmp_path) -> BaseConfig:
+    return BaseConfig(data=str(data), work_dir=str(tmp_path / "base"), output_dir=str(tmp_path / "out"), **TINY)
+
+
+@pytest.fixture(scope="module")
+def decoded(data, tmp_path_factory):
+    """Rows of the train split and their arrays."""
+    rows = read_rows(data / "train")
+    config = BaseConfig(data=str(data), work_dir=str(tmp_path_factory.mktemp("arrays")), **TINY)
+    return rows, mini_base.run_decode(config, mini_base.build_mini(config, rows), "train", rows)
+
+
+def test_arrays_hold_each_clip_as_it_is_decoded(data, decoded):
+    rows, arrays = decoded
+    settings = media.MediaSettings(fps=4.0, max_frames=32, min_pixels=112 * 112, max_pixels=112 * 112)
+    assert len(arrays.frame_at) == len(arrays.mel_at) == len(rows) + 1
+    for number in (0, len(rows) - 1):
+        found = media.decode_here(Clip(str(data / rows[number]["video"])), settings)
+        here = slice(arrays.frame_at[number], arrays.frame_at[number + 1])
+        if found.frames is None:
+            assert here.start == here.stop
+        else:
+            assert np.array_equal(arrays.frames[here], found.frames)
+            assert np.array_equal(arrays.times[here], found.frame_times_s)
+
+
+def test_targets_are_those_of_the_frame_on_show(decoded):
+    """By the decoder's own rule: of the frames at k / fps the last that has begun."""
+    rows, arrays = decoded
+    seen = Visible.build(rows, arrays)
+    checked = 0
+    for number, row in enumerate(rows):
+        spec = read_spec(row["spec"])
+        here = slice(arrays.frame_at[number], arrays.frame_at[number + 1])
+        if here.start == here.stop or not spec.can_see_person:
+            continue
+        motion = face.perform(spec.performance, row["duration_s"], spec.fps)
+        begun = np.arange(len(motion)) / spec.fps
+        for time_s, aus in zip(arrays.times[here], seen.aus[here], strict=True):
+            shown = np.searchsorted(begun, time_s + 1e-3, side="right") - 1
+            assert np.array_equal(aus, motion.aus[shown]), (row["id"], time_s)
+            checked += 1
+    assert checked > 200
+
+
+def test_a_micro_expression_counts_in_either_frame_and_leaves_the_face_open():
+    stated = {"micro": np.array([0, 3, 0, 0]), "face": np.array([8, -100, 8, 8])}
+    seen = Visible(stated, np.zeros((4, 1)), np.zeros((4, 5)), np.array([0, 1, 2]), np.array([0, 1]))
+    assert seen.of_pairs("micro", np.array([0, 1, 2])).tolist() == [3, 3, 0]
+    assert seen.of_pairs("face", np.array([0, 1, 2])).tolist() == [-100, -100, 8]
+
+
+def test_the_plain_tasks_hold_no_sed(config):
+    rows = read_rows(Path(config.data) / "train")
+    tasks = list(plain_rows(config, rows))
+    assert {row.prompt.split(".")[0] for row in tasks} == {"labels", "words", "look", "tone"}
+    assert not any(f"<{section}>" in row.answer for row in tasks for section in SECTIONS)
+    for row in tasks:
+        source = next(one for one in rows if one["id"] == row.clip.id)
+        said = Annotation.from_json(source)
+        assert said.reasoning and said.reasoning not in row.answer
+        if row.prompt.startswith("words"):
+            assert row.answer == said.speech
+        if row.prompt.startswith("labels"):
+            values = row.answer.split("\n")
+            assert len(values) == len(labels(rows[0]).split("\n"))
+            assert values[0] == (source["truth"]["scene"] or "-") and values[-1] == source["truth"]["emotion"]
+
+
+def test_variations_change_light_and_place_not_the_kind_of_array():
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(0, 256, (4, 2, 112, 112, 3), dtype=np.uint8)
+    varied = vary(pairs, np.random.default_rng(1))
+    assert varied.shape == pairs.shape and varied.dtype == np.uint8 and not np.array_equal(varied, pairs)
+    mel = torch.randn(300, 128)
+    masked = mask_bands(mel, np.random.default_rng(3))
+    changed = (masked != mel).float().mean()
+    assert masked.shape == mel.shape and 0 < changed < 0.25
+
+
+def test_a_killed_base_goes_on_and_a_finished_stage_is_not_done_again(config, monkeypatch):
+    run_hear = mini_base.run_hear
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mini_base, "run_hear", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(config)
+    work = Path(config.work_dir)
+    assert (work / "see.pt").exists() and not (work / "hear.pt").exists()
+
+    monkeypatch.setattr(mini_base, "run_hear", run_hear)
+    monkeypatch.setattr(mini_base, "run_see", killed)
+    build(config)
+    assert (Path(config.output_dir) / "model.safetensors").exists()
+    assert not list(work.glob("*.state.pt")) and not list(work.rglob("*.part"))
+    assert json.loads((work / "see.jsonl").read_text().splitlines()[-1])["step"] == TINY["see_steps"]
+
+
+def test_encoders_of_other_clips_or_settings_are_not_taken_for_these(config, data, tmp_path):
+    claim(config)
+    claim(config)
+    with pytest.raises(ValueError, match="encoders made with see_steps = 3, not 4; remove it, or give another"):
+        claim(dataclasses.replace(config, see_steps=4))
+    other = tmp_path / "clips"
+    for split in ("train", "validation"):
+        run_studio(other, Mix(split=split, seed=5), 2, progress=False)
+    with pytest.raises(ValueError, match="encoders made with other clips"):
+        claim(dataclasses.replace(config, data=str(other)))
+
+
+def test_an_unknown_stage_is_refused():
+    with pytest.raises(ValueError, match="stage is 'jion'; it must be one of"):
+        BaseConfig(stage="jion")
