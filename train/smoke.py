@@ -19,10 +19,13 @@ from saber.studio.render import read_rows
 
 ROOT = Path(__file__).parent.parent
 TEST_CLIPS = 64
-SMALL = {"train_clips": 400, "validation_clips": 32, "width": 128, "layers": 3, "text_ffn": 384, "encoder_width": 80, "vision_layers": 2, "audio_layers": 2,
-         "vocabulary_size": 1024}  # fmt: skip
-STEPS = {"see_steps": 60, "hear_steps": 30, "join_steps": 150, "encoder_learning_rate": 3e-3,
-         "join_learning_rate": 4e-3}  # fmt: skip
+SMALL = {
+    "train_clips": 400, "validation_clips": 32, "width": 128, "layers": 3, "text_ffn": 384, "encoder_width": 80,
+    "vision_layers": 2, "audio_layers": 2, "vocabulary_size": 1024,
+}  # fmt: skip
+STEPS = {
+    "see_steps": 60, "hear_steps": 30, "join_steps": 150, "encoder_learning_rate": 3e-3, "join_learning_rate": 4e-3,
+}  # fmt: skip
 
 
 def run(*command: object) -> None:
