@@ -42,6 +42,7 @@ from saber.studio.world import ATTRIBUTES, ClipSpec
 SEEN = ("scene", "face", "gaze", "head", "micro", "body")
 HEARD = ("event", "level", "movement", "rate", "loudness", "tension", "tremor", "breath", "noise", "voice")
 FRAME = 112
+TASKS = ("labels", "words", "describe")
 STAGES = ("clips", "decode", "see", "hear", "join", "all")
 
 
@@ -70,11 +71,14 @@ class BaseConfig:
     join_steps: int = option(800, "steps of 16 clips")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
     join_learning_rate: float = option(2e-3, "peak, join")
+    join_tasks: str = option("labels,words,describe", "what the language model learns in join, comma-separated")
     workers: int = option(2, "processes that decode")
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise ValueError(f"stage is {self.stage!r}; it must be one of {STAGES}")
+        if unknown := set(self.join_tasks.split(",")) - set(TASKS):
+            raise ValueError(f"join_tasks holds {min(unknown)!r}; there are {TASKS}")
 
 
 def sizes(config: BaseConfig) -> dict[str, dict[str, Any]]:
@@ -219,6 +223,7 @@ _FREE = (
     "stage",
     "join_steps",
     "join_learning_rate",
+    "join_tasks",
     "workers",
 )
 
@@ -547,7 +552,8 @@ def labels(row: dict[str, Any]) -> str:
 
 
 def plain_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> Iterator[Row]:
-    """Three plain tasks a clip: its labels, what is said, and a description of what is seen or of the voice."""
+    """The plain tasks of each clip: its labels, what is said, and a description of what is seen or of the voice."""
+    tasks = config.join_tasks.split(",")
     rng = random.Random(config.seed)
     for row in rows:
         annotation = Annotation.from_json(row)
@@ -558,7 +564,7 @@ def plain_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> Iterator[Row]:
         else:
             answers["tone"] = annotation.prosody
         for task, answer in answers.items():
-            if answer:
+            if answer and (task if task in TASKS else "describe") in tasks:
                 yield Row(clip, f"{task}.{row['language']}", answer)
 
 

@@ -4,6 +4,7 @@
 given on the command line: ``--learning_rate 5e-4``. Killed and started again it goes on.
 """
 
+import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ def render_mini_clips(config: SFTConfig) -> None:
 
 def main() -> None:
     config = parse_recipe(SFTConfig, DEFAULT_RECIPE)
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    if alone and (config.cpu or not torch.cuda.is_available()):
+        torch.set_num_threads(os.cpu_count() or 1)  # accelerate leaves a process one thread
     try:
         # In 32 bit, whatever computes: steps of the optimizer are smaller than what 16 bits can tell apart.
         checkpoint = load_checkpoint(config.model, device="cpu", dtype=torch.float32)

@@ -18,13 +18,14 @@ from saber.sections import Event
 from saber.studio.render import read_rows
 
 ROOT = Path(__file__).parent.parent
-TEST_CLIPS = 64
+CLIPS = {"train": 280, "validation": 32, "test": 64}
 SMALL = {
-    "train_clips": 400, "validation_clips": 32, "width": 128, "layers": 3, "text_ffn": 384, "encoder_width": 80,
-    "vision_layers": 2, "audio_layers": 2, "vocabulary_size": 1024,
+    "width": 192, "layers": 3, "text_ffn": 512, "encoder_width": 80, "vision_layers": 2, "audio_layers": 2,
+    "vocabulary_size": 1024,
 }  # fmt: skip
 STEPS = {
-    "see_steps": 60, "hear_steps": 30, "join_steps": 150, "encoder_learning_rate": 3e-3, "join_learning_rate": 4e-3,
+    "see_steps": 100, "hear_steps": 20, "join_steps": 185, "join_tasks": "labels", "encoder_learning_rate": 3e-3,
+    "join_learning_rate": 3e-3,
 }  # fmt: skip
 
 
@@ -41,13 +42,15 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="saber-smoke-") as name:
         work = Path(name)
-        run(sys.executable, "-m", "saber", "studio", work / "clips", "--split", "test", "--clips", TEST_CLIPS)
+        for split, count in CLIPS.items():
+            run(sys.executable, "-m", "saber", "studio", work / "clips", "--split", split, "--clips", count,
+                "--language", "en", "--complete")  # fmt: skip
         run(sys.executable, "train/mini_base.py", *options(
             {"data": work / "clips", "work_dir": work / "base", "output_dir": work / "mini-base", **SMALL, **STEPS}
         ))  # fmt: skip
         run(Path(sys.executable).parent / "accelerate", "launch", "train/sft.py", *options(
-            {"model": work / "mini-base", "data": work / "clips", "output_dir": work / "sed", "max_steps": 100,
-             "batch_size": 16, "learning_rate": 3e-3, "cache_dir": work / "base" / "features"}
+            {"model": work / "mini-base", "data": work / "clips", "output_dir": work / "sed", "max_steps": 130,
+             "micro_batch_size": 16, "learning_rate": 3e-3, "cache_dir": work / "base" / "features"}
         ))  # fmt: skip
         checkpoint = work / "sed" / "checkpoint"
         losses = [json.loads(line)["loss"] for line in (work / "sed" / "log.jsonl").read_text().splitlines()]
@@ -58,7 +61,7 @@ def main() -> None:
             if isinstance(event, Event) and event.text
         }  # fmt: skip
         results = run_studio_eval(
-            StudioEval(model=str(checkpoint), data=str(work / "clips"), clips=TEST_CLIPS, out=str(work / "eval"))
+            StudioEval(model=str(checkpoint), data=str(work / "clips"), clips=CLIPS["test"], out=str(work / "eval"))
         )
         scene = results["attributes"]["scene"]["all"]
         seconds = time.perf_counter() - began
