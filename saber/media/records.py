@@ -96,11 +96,11 @@ REASONS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         },
         "frame_too_thin": {
             "en": (
-                "The picture is {width} x {height} pixels; one side may be at most {limit:g} times the other.",
+                "The picture is {width} x {height} pixels; one side may be at most {limit_ratio:g} times the other.",
                 "Choose the sound alone, or a clip with a picture of a common shape.",
             ),
             "zh": (
-                "画面为 {width} x {height} 像素，一边最多为另一边的 {limit:g} 倍。",
+                "画面为 {width} x {height} 像素，一边最多为另一边的 {limit_ratio:g} 倍。",
                 "请只使用声音，或换一个画面比例正常的片段。",
             ),
         },

@@ -62,7 +62,7 @@ class Watch:
 
     def check_shape(self, width: int, height: int) -> None:
         if max(width, height) > self.limits.max_aspect * min(width, height):
-            raise self.error("frame_too_thin", width=width, height=height, limit=self.limits.max_aspect)
+            raise self.error("frame_too_thin", width=width, height=height, limit_ratio=self.limits.max_aspect)
 
 
 def open_file(watch: Watch) -> tuple[Any, Any, Any]:
