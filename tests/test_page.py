@@ -381,7 +381,8 @@ def test_a_run_stopped_before_its_turn_never_reaches_the_engine():
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_every_bad_clip_gets_its_plain_sentence(reason, language):
     values = dict(length_s=95, limit_s=30.0, size_mb=3000.0, limit_mb=2048.0, width=9000, height=10, limit_pixels=16,
-                  limit_side=8192, limit_ratio=64.0, start_s=5.0, end_s=3.0, how="signal 9", path="clip.mp4")  # fmt: skip
+                  limit_side=8192, limit_ratio=64.0, start_s=5.0, end_s=3.0, how="signal 9",
+                  path="clip.mp4")  # fmt: skip
     engine = ScriptedEngine([MediaError(reason, "secret-path.mp4", values)])
     [state] = view.follow(engine, asked(language))
     status = text_of(view.render_status(state))
