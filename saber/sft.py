@@ -165,7 +165,7 @@ class MediaCache:
     def fill(self, clips: Sequence[Clip], workers: int) -> None:
         """Encodes the clips that are not kept yet. Decoding runs ahead in ``workers`` processes. Clips that cannot be
         decoded are left out; training names them when it meets them."""
-        missing = {self._path(clip): clip for clip in clips if not self._path(clip).exists()}
+        missing = {path: clip for clip in clips if (path := self._path(clip)) and not path.exists()}
         if not missing:
             return
         rows = [Row(clip, "", "") for clip in missing.values()]
@@ -195,7 +195,7 @@ class MediaCache:
         try:
             file = os.stat(clip.path)
         except OSError:
-            return self.folder / "missing.npz"  # never there: decoding it tells what is wrong
+            return None  # decoding it tells what is wrong
         name = f"{clip.path}\0{file.st_size} {file.st_mtime_ns}\0{clip.start_s}\0{clip.end_s}\0{self.fingerprint}"
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
         return self.folder / digest[:2] / f"{digest}.npz"

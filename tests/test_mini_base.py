@@ -134,6 +134,8 @@ def test_a_killed_base_goes_on_and_a_finished_stage_is_not_done_again(config, mo
     assert (Path(config.output_dir) / "model.safetensors").exists()
     assert not list(work.glob("*.state.pt")) and not list(work.rglob("*.part"))
     assert json.loads((work / "see.jsonl").read_text().splitlines()[-1])["step"] == TINY["see_steps"]
+    build(config)  # all is done: the join's state is known as that of the same start
+    assert len((work / "join" / "log.jsonl").read_text().splitlines()) == TINY["join_steps"]
 
 
 def test_encoders_of_other_clips_or_settings_are_not_taken_for_these(config, data, tmp_path):
