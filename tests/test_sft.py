@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-import saber.sft
 from saber import media
 from saber.model import embed, encode_media, load_checkpoint
 from saber.schema import Annotation, Clip
@@ -362,7 +361,7 @@ def test_cached_features_train_as_the_encoders_do(tiny, rows, tmp_path, monkeypa
     def refuse(*_):
         raise AssertionError("the clip is encoded again")
 
-    monkeypatch.setattr(saber.sft.media, "decode_here", refuse)
+    monkeypatch.setattr(media, "decode_here", refuse)
     run_sft(trainee(tiny), rows, config_for(tmp_path / "second", max_steps=2, cache_dir=kept))
     plain = [line[1] for line in losses(tmp_path / "plain")]
     assert losses(tmp_path / "first") == losses(tmp_path / "second")

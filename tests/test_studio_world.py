@@ -22,6 +22,7 @@ from saber.studio.sample import (
     FACES,
     INCOMPLETE_SHARES,
     NATURAL,
+    SHUFFLED_SHARE,
     VALENCES,
     VOICE_KINDS,
     Mix,
@@ -269,7 +270,8 @@ def test_about_a_fifth_of_all_combinations_is_held_out():
 
 def test_held_out_combinations_are_never_shown_in_training_and_nothing_else_is_in_their_split():
     for split in SPLITS:
-        assert {is_held_out(*combination(spec)) for spec in draws(split, 800)} == {split == "combinations"}
+        complete = [spec for spec in draws(split, 800) if spec.words.valence]
+        assert {is_held_out(*combination(spec)) for spec in complete} == {split == "combinations"}
     for kind, held_out in product(("agree", "conflict"), (False, True)):
         table = joint(kind, held_out)
         assert table.sum() == pytest.approx(1)
@@ -328,6 +330,20 @@ def test_short_clips_say_one_word_and_long_ones_several_sentences():
         else:
             sentences = len(spec.words.template.split("+"))
             assert 3 <= sentences <= 6 if spec.incomplete == "long" else sentences == 1
+
+
+def test_the_speech_split_is_voices_alone_and_half_of_it_is_words_in_any_order():
+    specs = draws("speech", 800)
+    assert {spec.incomplete for spec in specs} == {"no_picture"}
+    shuffled = [spec for spec in specs if spec.words.template == words.SHUFFLED]
+    assert len(shuffled) / 800 == pytest.approx(SHUFFLED_SHARE, abs=0.06)
+    assert len({spec.speaker for spec in specs}) > 300
+    assert len({spec.speaker for spec in draws("train", 800)}) <= 28, "no other split hears these voices"
+    for spec in shuffled:
+        assert spec.words.valence == "" and words.valence_of(spec.words.text, spec.language) is None
+        assert "valence" not in truth(spec) and truth(spec)["words"] == spec.words.text
+        parts = set(spec.words.text.split() if spec.language == "en" else spec.words.text)
+        assert parts <= words.vocabulary(spec.language, "train")
 
 
 def test_languages_take_turns_and_a_speaker_speaks_one():

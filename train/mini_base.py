@@ -16,7 +16,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ SEEN = ("scene", "face", "gaze", "head", "micro", "body")
 HEARD = ("event", "level", "movement", "rate", "loudness", "tension", "tremor", "breath", "noise", "voice")
 FRAME = 112
 TASKS = ("labels", "words", "describe")
+SPLITS = ("train", "validation", "speech")
 STAGES = ("clips", "decode", "see", "hear", "join", "all")
 
 
@@ -55,6 +56,7 @@ class BaseConfig:
     )
     train_clips: int = option(6400, "clips of the train split, where it is rendered")
     validation_clips: int = option(300, "clips of the validation split, where it is rendered")
+    speech_clips: int = option(24000, "clips of the speech split (voices alone), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
     stage: str = option("all", "clips, decode, see, hear, join or all; see and hear can run side by side")
@@ -67,7 +69,7 @@ class BaseConfig:
     vision_layers: int = option(4, "layers of the vision encoder")
     audio_layers: int = option(3, "layers of the audio encoder")
     see_steps: int = option(3400, "steps of 64 frame pairs")
-    hear_steps: int = option(4200, "steps of 32 clips")
+    hear_steps: int = option(4500, "steps of 32 clips")
     join_steps: int = option(800, "steps of 16 clips")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
     join_learning_rate: float = option(2e-3, "peak, join")
@@ -130,12 +132,13 @@ TRAINED_ON = {
 # --- clips ------------------------------------------------------------------------------------------------------------
 
 
-def render_clips(config: BaseConfig) -> None:
-    """Renders what is missing of the train and validation splits; one clip in eight is annotated in the other language
+def render_clips(config: BaseConfig, splits: Sequence[str] = SPLITS) -> None:
+    """Renders the splits that are missing; of those with people, one clip in eight is annotated in the other language
     than the spoken one, so that the model learns to answer in the language it is asked for."""
-    for split, count in (("train", config.train_clips), ("validation", config.validation_clips)):
+    for split in splits:
         if not (Path(config.data) / split / "clips.parquet").exists():
-            run_studio(Path(config.data), Mix(split=split, seed=config.seed, other_language_share=0.12), count)
+            mix = Mix(split=split, seed=config.seed, other_language_share=0.0 if split == "speech" else 0.12)
+            run_studio(Path(config.data), mix, getattr(config, f"{split}_clips"))
 
 
 # --- decode -----------------------------------------------------------------------------------------------------------
@@ -149,7 +152,9 @@ class Arrays:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.frames = np.memmap(folder / "frames.u8", np.uint8, "r").reshape(-1, FRAME, FRAME, 3)
+        picture = folder / "frames.u8"
+        frames = np.memmap(picture, np.uint8, "r") if picture.stat().st_size else np.zeros(0, np.uint8)
+        self.frames = frames.reshape(-1, FRAME, FRAME, 3)
         self.mel = np.memmap(folder / "mel.f16", np.float16, "r").reshape(-1, 128)
         with np.load(folder / "index.npz") as index:
             self.times, self.frame_at, self.mel_at = index["times"], index["frame_at"], index["mel_at"]
@@ -164,8 +169,10 @@ class _Decode:
         mel = None
         if decoded.audio is not None:
             extract = self.checkpoint.processor.feature_extractor
+            # Half a second of silence after it stands for the 30 s that it is padded to elsewhere: the same numbers.
+            length = -(-(len(decoded.audio) + 8000) // 160) * 160
             found = extract(decoded.audio, sampling_rate=16000, return_tensors="np", return_attention_mask=True,
-                            padding="max_length")  # fmt: skip
+                            padding="max_length", max_length=length)  # fmt: skip
             mel = found["input_features"][0][:, : int(found["attention_mask"].sum())].T.astype(np.float16)
         return decoded.frames, decoded.frame_times_s, mel
 
@@ -190,7 +197,7 @@ def run_decode(config: BaseConfig, checkpoint: Checkpoint, split: str, rows: lis
                 mels.write(mel.tobytes())
             frame_at.append(frame_at[-1] + (0 if picture is None else len(picture)))
             mel_at.append(mel_at[-1] + (0 if mel is None else len(mel)))
-    np.savez(folder / "index.part.npz", times=np.concatenate(times), frame_at=frame_at, mel_at=mel_at)
+    np.savez(folder / "index.part.npz", times=np.concatenate([np.zeros(0), *times]), frame_at=frame_at, mel_at=mel_at)
     os.replace(folder / "index.part.npz", folder / "index.npz")  # last and whole: it says that the split is done
     return Arrays(folder)
 
@@ -199,13 +206,13 @@ def claim(config: BaseConfig) -> None:
     """Notes in ``work_dir`` from which clips and with which settings its encoders are made. Raises ValueError where it
     holds those of others: they would be taken for these."""
     course = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
-    for split in ("train", "validation"):
+    for split in SPLITS:
         course[split] = hashlib.sha256((Path(config.data) / split / "clips.parquet").read_bytes()).hexdigest()
     path = Path(config.work_dir) / "encoders.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else course
     for name, value in course.items():
         if before.get(name) != value:
-            what = "other clips" if name in ("train", "validation") else f"{name} = {before.get(name)!r}, not {value!r}"
+            what = "other clips" if name in SPLITS else f"{name} = {before.get(name)!r}, not {value!r}"
             raise ValueError(f"{path.parent} holds encoders made with {what}; remove it, or give another work_dir")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
@@ -218,6 +225,7 @@ _FREE = (
     "data",
     "train_clips",
     "validation_clips",
+    "speech_clips",
     "output_dir",
     "work_dir",
     "stage",
@@ -346,7 +354,7 @@ def run_see(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[li
         config.width,
         {**{name: len(ATTRIBUTES[name]) for name in SEEN}, "aus": len(face.ACTION_UNITS), "pose": 10},
     )
-    visible = {split: Visible.build(rows, arrays) for split, (rows, arrays) in data.items()}
+    visible = {split: Visible.build(*data[split]) for split in ("train", "validation")}
 
     def batch(split: str, firsts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         arrays = data[split][1]
@@ -430,42 +438,47 @@ def mask_bands(mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[list, Arrays]]) -> None:
     tower = checkpoint.model.model.audio_tower
-    units = {split: [spoken_units(row) for row in part] for split, (part, _) in data.items()}
-    rows = data["train"][0]
+    audible = {
+        split: [(split, i) for i in range(len(part)) if 20 <= arrays.mel_at[i + 1] - arrays.mel_at[i] <= 1000]
+        for split, (part, arrays) in data.items()
+    }
+    taught_on, tested_on = audible["train"] + audible["speech"], audible["validation"]
+    units = {(split, i): spoken_units(data[split][0][i]) for split, i in [*taught_on, *tested_on]}
     kinds = ("words", "phonemes")
-    names = {kind: sorted({unit for row in units["train"] for unit in row[kind]}) for kind in kinds}
+    names = {kind: sorted({unit for clip in taught_on for unit in units[clip][kind]}) for kind in kinds}
     number_of = {kind: {unit: index + 1 for index, unit in enumerate(names[kind])} for kind in kinds}  # 0 is the blank
     probe = Probe(config.width, {name: len(ATTRIBUTES[name]) for name in HEARD})
     spell = nn.ModuleDict({kind: nn.Linear(config.width, len(names[kind]) + 1) for kind in kinds})
     taught = nn.ModuleDict({"probe": probe, "spell": spell})
-    audible = {
-        split: np.array([i for i in range(len(part)) if 20 <= arrays.mel_at[i + 1] - arrays.mel_at[i] <= 1000])
-        for split, (part, arrays) in data.items()
-    }
 
-    def listen(split: str, clips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        arrays = data[split][1]
-        mels = [torch.from_numpy(arrays.mel[arrays.mel_at[i] : arrays.mel_at[i + 1]].astype(np.float32)) for i in clips]
-        if split == "train":
-            rng = np.random.default_rng([config.seed, *clips])
-            mels = [mask_bands(mel, rng) for mel in mels]
+    def truth(clip: tuple[str, int], name: str) -> str | None:
+        return data[clip[0]][0][clip[1]]["truth"][name]
+
+    def listen(clips: list[tuple[str, int]], rng: np.random.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (B, M, width) and their numbers (B,); ``rng``: masks bands of the sound."""
+        mels = []
+        for split, i in clips:
+            arrays = data[split][1]
+            mel = torch.from_numpy(arrays.mel[arrays.mel_at[i] : arrays.mel_at[i + 1]].astype(np.float32))
+            mels.append(mel if rng is None else mask_bands(mel, rng))
         lengths = torch.tensor([len(mel) for mel in mels])
         after, out_lengths = tower._get_feat_extract_output_lengths(lengths)
         flat = tower(torch.cat(mels).T, feature_lens=lengths, aftercnn_lens=after, return_dict=True).last_hidden_state
         tokens = nn.utils.rnn.pad_sequence(list(flat.split(out_lengths.tolist())), batch_first=True)
         return tokens, out_lengths
 
-    def loss(clips: np.ndarray) -> torch.Tensor:
-        tokens, lengths = listen("train", clips)
+    def loss(drawn: np.ndarray) -> torch.Tensor:
+        clips = [taught_on[number] for number in drawn]
+        tokens, lengths = listen(clips, np.random.default_rng([config.seed, *drawn]))
         mask = torch.arange(tokens.shape[1])[None] < lengths[:, None]
         out = probe(tokens, mask)
         total = torch.zeros(())
         for name in HEARD:
-            target = torch.tensor([index_of(name, rows[i]["truth"][name]) for i in clips])
+            target = torch.tensor([index_of(name, truth(clip, name)) for clip in clips])
             if (target >= 0).any():
                 total = total + cross_entropy(out[name].float(), target) / 2
         for kind, weight in (("words", 2), ("phonemes", 1)):
-            targets = [[number_of[kind][unit] for unit in units["train"][i][kind]] for i in clips]
+            targets = [[number_of[kind][unit] for unit in units[clip][kind]] for clip in clips]
             flat = torch.tensor([number for target in targets for number in target])
             spelled = log_softmax(spell[kind](tokens).float(), -1).transpose(0, 1)
             sizes = torch.tensor([len(target) for target in targets])
@@ -476,27 +489,27 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
     def score() -> dict[str, float]:
         import jiwer
 
-        part, _ = data["validation"]
         right = {name: [] for name in HEARD}
         said: dict[str, list[str]] = {kind: [] for kind in kinds}
         heard: dict[str, list[str]] = {kind: [] for kind in kinds}
-        for clips in np.array_split(audible["validation"], max(1, len(audible["validation"]) // 32)):
-            tokens, lengths = listen("validation", clips)
+        for at in range(0, len(tested_on), 32):
+            clips = tested_on[at : at + 32]
+            tokens, lengths = listen(clips, None)
             out = probe(tokens, torch.arange(tokens.shape[1])[None] < lengths[:, None])
             best = {kind: spell[kind](tokens).argmax(-1) for kind in kinds}
-            for place, i in enumerate(clips):
+            for place, clip in enumerate(clips):
                 for name in HEARD:
-                    if part[i]["truth"][name] is not None:
-                        right[name].append(int(out[name][place].argmax()) == index_of(name, part[i]["truth"][name]))
-                for kind in kinds if units["validation"][i]["words"] else ():
+                    if truth(clip, name) is not None:
+                        right[name].append(int(out[name][place].argmax()) == index_of(name, truth(clip, name)))
+                for kind in kinds if units[clip]["words"] else ():
                     path = torch.unique_consecutive(best[kind][place, : lengths[place]]).tolist()
-                    said[kind].append(" ".join(units["validation"][i][kind]))
+                    said[kind].append(" ".join(units[clip][kind]))
                     heard[kind].append(" ".join(names[kind][number - 1] for number in path if number))
         errors = {f"{kind}_error_rate": round(jiwer.wer(said[kind], heard[kind]), 3) for kind in kinds}
         return {**errors, **{name: round(float(np.mean(v)), 3) for name, v in right.items()}}
 
     def sample(rng: np.random.Generator) -> Any:
-        return rng.choice(audible["train"], 32)
+        return rng.choice(len(taught_on), 32)
 
     _teach(config, "hear", tower, taught, config.hear_steps, sample, loss, score)
 
@@ -590,7 +603,7 @@ def build(config: BaseConfig) -> None:
     render_clips(config)
     if config.stage == "clips":
         return
-    rows = {split: read_rows(Path(config.data) / split) for split in ("train", "validation")}
+    rows = {split: read_rows(Path(config.data) / split) for split in SPLITS}
     claim(config)
     checkpoint = build_mini(config, rows["train"])
     count = sum(parameter.numel() for parameter in checkpoint.model.parameters())

@@ -115,7 +115,8 @@ def truth(spec: ClipSpec) -> dict[str, str]:
         found |= {name: getattr(spec.performance, name) for name in ("face", "gaze", "head", "micro")}
         found["body"] = spec.body
     if spec.can_hear_speech:
-        found |= {"words": spec.words.text, "event": spec.words.event, "valence": spec.words.valence}
+        found |= {"words": spec.words.text, "event": spec.words.event}
+        found |= {"valence": spec.words.valence} if spec.words.valence else {}
         found["noise"] = "noisy" if spec.prosody.snr_db is not None else "clean"
     if spec.can_hear_manner:
         found |= {name: getattr(spec.prosody, name) for name in PROSODY} | {"voice": spec.voice}

@@ -400,6 +400,11 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "Only the {stated_face} and the {valence} are there to judge. {stated_emotion}: {meaning}.",
             "There are only the {stated_face} and the {valence}, so {stated_emotion}: {meaning}.",
         ),
+        "reasoning:voice": (
+            "Only the {stated_voice} can be judged, so {stated_emotion}: {meaning}.",
+            "Only the {stated_voice} is there to judge. {stated_emotion}: {meaning}.",
+            "There is only the {stated_voice}, so {stated_emotion}: {meaning}.",
+        ),
         "reasoning:face": (
             "Only the {stated_face} can be judged, so {stated_emotion}: {meaning}.",
             "Only the {stated_face} is there to judge. {stated_emotion}: {meaning}.",
@@ -433,6 +438,10 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
         "reasoning:face+valence": (
             "只能根据{stated_face}和{valence}判断，{stated_emotion}：{meaning}。",
             "只有{stated_face}和{valence}可以判断。{stated_emotion}：{meaning}。",
+        ),
+        "reasoning:voice": (
+            "只能听到{stated_voice}，{stated_emotion}：{meaning}。",
+            "只有{stated_voice}可以判断。{stated_emotion}：{meaning}。",
         ),
         "reasoning:face": (
             "只能根据{stated_face}判断，{stated_emotion}：{meaning}。",

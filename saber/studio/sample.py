@@ -22,7 +22,10 @@ from saber.studio.world import ATTRIBUTES, SPLITS, VOICES, ClipSpec, Performance
 FACES, VOICE_KINDS, VALENCES = ATTRIBUTES["face"], ATTRIBUTES["voice"], ATTRIBUTES["valence"]
 
 #: Different people a split can draw from. No identity is in two splits: a person is a seed, and seeds differ by split.
-PEOPLE = {"train": 2000, "validation": 100, "test": 400, "combinations": 400, "style": 200}
+PEOPLE = {"train": 2000, "validation": 100, "test": 400, "combinations": 400, "style": 200, "speech": 2000}
+
+#: Share of the split "speech" that are words in any order.
+SHUFFLED_SHARE = 0.5
 
 #: Share of each kind of incomplete clip (their sum is the share of incomplete clips).
 INCOMPLETE_SHARES = {
@@ -111,7 +114,10 @@ def draw_spec(mix: Mix, index: int) -> ClipSpec:
     """Clip number ``index`` of a mix. The same arguments give the same clip, whatever else is drawn."""
     rng = random.Random(f"{mix.seed}/{mix.split}/{index}")
     language = mix.languages[index % len(mix.languages)]
-    incomplete = _pick_incomplete(rng) if mix.incomplete else ""
+    if mix.split == "speech":
+        incomplete = "no_picture"
+    else:
+        incomplete = _pick_incomplete(rng) if mix.incomplete else ""
     kind = "conflict" if rng.random() < mix.conflict_share else "agree"
     table = joint(kind, mix.split == "combinations")
     cell = rng.choices(range(table.size), weights=table.ravel().tolist())[0]
@@ -167,6 +173,9 @@ def _pick_incomplete(rng: random.Random) -> str:
 
 def _draw_words(language: str, valence: str, split: str, incomplete: str, rng: random.Random) -> Words:
     event = rng.choices(ATTRIBUTES["event"], (4, 1, 1, 1, 1))[0]
+    if split == "speech" and rng.random() < SHUFFLED_SHARE:
+        text, template = words.shuffled_words(language, rng)
+        return Words(text, language, "", event, template)
     if incomplete == "short":
         text, template = words.short_word(language, valence, split, rng)
         return Words(text, language, valence, "none", template)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import random
 import re
 import tempfile
 import threading
@@ -38,8 +39,9 @@ LIVELY_SEMITONES = 3.4
 
 #: Language -> how far over the contour's lower edge the median of a sentence lies, against the contour's width.
 _MEDIAN_PLACE = {"en": 0.87, "zh": 0.57}
-#: The lowest place that a sentence reaches. Below 12 Hz espeak-ng divides by zero and takes the process with it, so a
-#: contour is never let down to 20 Hz, nor (where a voice would only creak) to 0.3 of the median.
+#: The lowest place that a sentence reaches (words in any order may reach 0). Below 12 Hz espeak-ng divides by zero and
+#: takes the process with it, so a contour is never let down to 20 Hz, nor, where a voice would only creak, to 0.3 of
+#: the median.
 _LOWEST_PLACE = {"en": 0.2, "zh": 0.0}
 LOWEST_HZ, LOWEST_SHARE = 20.0, 0.3
 _VOICE_FILE = {"en": "lang/gmw/en-US", "zh": "lang/sit/cmn"}
@@ -62,7 +64,7 @@ class Speaker:
     id: str
     language: str
     sex: str  # "female" | "male"
-    split: str  # "train" | "validation" | "test"
+    split: str  # "train" | "validation" | "test" | "speech"
     pitch_hz: float
     formants: tuple[int, int, int]
     width: int
@@ -100,12 +102,34 @@ _TIMBRES = {
     ),
 }
 
+#: sex -> the lowest and the highest value of a drawn timbre: pitch Hz, first formant %.
+_RANGES = {"female": ((186, 224), (105, 124)), "male": ((100, 125), (91, 108))}
+#: Timbres of each sex in the split "speech".
+DRAWN = 100
+
+
+def _drawn_timbres(sex: str) -> Iterator[tuple]:
+    """``DRAWN`` rows like those of ``_TIMBRES``, at random, none near a voice of validation or test."""
+    rng = random.Random(f"timbres/{sex}")
+    (low_hz, high_hz), (low, high) = _RANGES[sex]
+    held_out = [row[2] for row in _TIMBRES[sex] if row[0] != "train"]
+    found = 0
+    while found < DRAWN:
+        f1 = rng.randint(low, high)
+        formants = (f1, f1 + rng.randint(-6, 9), f1 + rng.randint(-5, 7))
+        if any(max(abs(a - b) for a, b in zip(formants, other, strict=True)) < 2 for other in held_out):
+            continue
+        found += 1
+        yield ("speech", rng.randint(low_hz, high_hz), formants, rng.randint(75, 145), rng.randint(1, 4),
+               rng.randint(0, 2), rng.randint(157, 172))  # fmt: skip
+
+
 SPEAKERS: Mapping[str, Speaker] = MappingProxyType(
     {
         f"{language}-{sex}-{number:02d}": Speaker(f"{language}-{sex}-{number:02d}", language, sex, *row)
         for language in _VOICE_FILE
         for sex, rows in _TIMBRES.items()
-        for number, row in enumerate(rows, 1)
+        for number, row in enumerate((*rows, *_drawn_timbres(sex)), 1)
     }
 )
 
@@ -159,7 +183,8 @@ def speak(spec: ClipSpec) -> Sound:
     short = spec.incomplete == "short"
 
     at_most_s = SHORT_WORD_S if short else math.inf
-    words = synthesize(spec.words.text, speaker, prosody.level, prosody.movement, prosody.rate, at_most_s)
+    manner = (prosody.level, prosody.movement, prosody.rate)
+    words = synthesize(spec.words.text, speaker, *manner, at_most_s, is_sentence=bool(spec.words.valence))
     if not len(words):
         raise ValueError(f"clip {spec.id}: espeak-ng gives no sound for the text {spec.words.text!r}")
     if prosody.tremor == "yes":
@@ -236,7 +261,13 @@ def restyled(speaker: Speaker, style: int) -> Speaker:
 
 
 def synthesize(
-    text: str, speaker: Speaker, level: str, movement: str, rate: str, at_most_s: float = math.inf
+    text: str,
+    speaker: Speaker,
+    level: str,
+    movement: str,
+    rate: str,
+    at_most_s: float = math.inf,
+    is_sentence: bool = True,
 ) -> np.ndarray:
     """(N,) float32 at ``sound.SAMPLE_RATE_HZ``: the bare words, trimmed, at no particular loudness.
 
@@ -248,26 +279,29 @@ def synthesize(
     """
     median_hz = speaker.pitch_hz * 2 ** (LEVEL_SEMITONES[level] / 12)
     words_per_min = round(speaker.rate_wpm * RATE_FACTOR[rate])
+    lowest = _LOWEST_PLACE[speaker.language] if is_sentence else 0.0
     width, place = FLAT_WIDTH, _MEDIAN_PLACE[speaker.language]
     if movement == "lively":
         width = 0.55  # so narrow that no part of it is hard to follow; the contour grows in proportion
-        speech, rate_hz = _spoken(text, speaker, median_hz, width, place, words_per_min)
+        speech, rate_hz = _spoken(text, speaker, median_hz, width, place, lowest, words_per_min)
         track = sound.pitch_track(speech, 0.4 * median_hz, 2.6 * median_hz, rate_hz)
         width, place = _fit_contour(track[np.isfinite(track)] / median_hz, width, place)
     while True:
-        speech, rate_hz = _spoken(text, speaker, median_hz, width, place, words_per_min)
+        speech, rate_hz = _spoken(text, speaker, median_hz, width, place, lowest, words_per_min)
         words = sound.trim(sound.resample(speech, rate_hz))
         if len(words) <= at_most_s * sound.SAMPLE_RATE_HZ or words_per_min >= FASTEST_WPM:
             return words
         words_per_min = min(round(words_per_min * 1.2), FASTEST_WPM)
 
 
-def _spoken(text: str, speaker: Speaker, median_hz: float, width: float, place: float, words_per_min: int):
+def _spoken(
+    text: str, speaker: Speaker, median_hz: float, width: float, place: float, lowest: float, words_per_min: int
+) -> tuple[np.ndarray, int]:
     """One utterance, (N,) float32 and its rate in Hz, whose contour is ``width`` wide and begins ``place`` widths under
-    the median, both against the median."""
+    the median, both against the median. ``lowest``: the place that it may reach."""
     f1, f2, f3 = speaker.formants
     floor = max(LOWEST_HZ / median_hz, LOWEST_SHARE)
-    width = min(width, (1 - floor) / max(place - _LOWEST_PLACE[speaker.language], 0.1))
+    width = min(width, (1 - floor) / max(place - lowest, 0.1))
     # espeak-ng's contour of a voice with "pitch A B" runs from A - 9 Hz upwards, B - A wide.
     lowest_hz, highest_hz = (median_hz * (1 + width * edge) + 9 for edge in (-place, 1 - place))
     settings = [

@@ -23,10 +23,14 @@ VALENCES = ("positive", "neutral", "negative")
 #: Studio split -> the split of the grammar that it speaks. Held-out combinations and the second style are tests too.
 GRAMMAR_SPLIT = {
     "train": "train", "validation": "validation", "test": "test", "combinations": "test", "style": "test",
+    "speech": "train",
 }  # fmt: skip
 
 #: Template id of one-word clips. It is the only one that splits share.
 SHORT = "short"
+
+#: Template id of random words in a row.
+SHUFFLED = "shuffled"
 
 # Left out on purpose: numbers that sound like other words (two, four, eight; 一 changes its tone), 她 (sounds like 他),
 # adjectives that need "an" (every filling of a slot must be grammatical), and neighbours that espeak-ng takes for
@@ -364,6 +368,17 @@ def short_word(language: str, valence: str, split: str, rng: random.Random) -> S
     return Sentence(rng.choice(SHORT_WORDS[language][valence]), SHORT)
 
 
+def shuffled_words(language: str, rng: random.Random) -> Sentence:
+    """Three to seven words of the training grammar in any order: what cannot be guessed has to be heard. Never a
+    sentence of the grammar; of no valence."""
+    known = sorted({part for valence in VALENCES for template in templates(language, valence, "train")
+                    for is_slot, part in _parts(template) if not is_slot} | _slot_words(language))  # fmt: skip
+    while True:
+        text = _join(language, rng.choices(known, k=rng.randint(3, 7)))
+        if valence_of(text, language) is None:
+            return Sentence(text, SHUFFLED)
+
+
 def templates(language: str, valence: str, split: str) -> tuple[str, ...]:
     """The templates of one split; each is its own id. "combinations" and "style" speak the test templates."""
     _check(language, valence, split)
@@ -411,6 +426,12 @@ def valence_of(text: str, language: str) -> str | None:
 def _parts(template: str) -> list[tuple[bool, str]]:
     """[(is it a slot, the slot's name or the word)], in order. A slot's name may hold a space: "{they are}"."""
     return [(bool(slot), slot or word) for slot, word in re.findall(r"\{([^}]+)\}|(\S+)", template)]
+
+
+@cache
+def _slot_words(language: str) -> frozenset[str]:
+    """The single words (English) or building blocks (Chinese) of all slots."""
+    return frozenset(word for values in SLOTS[language].values() for value in values for word in value.split())
 
 
 def _join(language: str, words: list[str] | tuple[str, ...]) -> str:

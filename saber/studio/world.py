@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-SPLITS = ("train", "validation", "test", "combinations", "style")
+#: "speech" is training too: voices alone, many of them, for teaching an audio encoder to hear.
+SPLITS = ("train", "validation", "test", "combinations", "style", "speech")
 
 #: Every attribute that an answer can be scored on by rule -> its values.
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -185,7 +186,8 @@ class Prosody:
 
 @dataclass(frozen=True)
 class Words:
-    """What is said. ``text``: words as spoken, without events. ``event``: a sound event, inline before the text."""
+    """What is said. ``text``: words as spoken, without events. ``event``: a sound event, inline before the text.
+    ``valence``: "" where the words make no sentence."""
 
     text: str
     language: str

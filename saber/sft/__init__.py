@@ -1,0 +1,19 @@
+"""Stage 1 of the paper, structured evidence decomposition (SED): examples, masks, loss and the loop that trains.
+
+Goes in: rows in the published schema with a clip each. Comes out: a checkpoint whose answer is
+Y = [E_v, E_a, R] (paper, Eq. 1), trained on the negative log-likelihood of the answer alone (Eq. 2). The loss is a mean
+over answer tokens; the paper writes the sum. ``train/sft.py`` is the script; ``train/recipes/`` hold the settings.
+"""
+
+from saber.sft.config import SFTConfig, option, trained_settings
+from saber.sft.examples import IGNORED, Example, build_example, collate, epoch_batches, example_stream
+from saber.sft.features import ExampleBuilder, MediaCache
+from saber.sft.loop import learning_rate_at, run_sft
+from saber.sft.loss import AnswerLoss
+from saber.sft.rows import DataError, Row, read_rows
+
+__all__ = [
+    "IGNORED", "AnswerLoss", "DataError", "Example", "ExampleBuilder", "MediaCache", "Row", "SFTConfig",
+    "build_example", "collate", "epoch_batches", "example_stream", "learning_rate_at", "option", "read_rows",
+    "run_sft", "trained_settings",
+]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Examples: a row as model inputs and labels, batches of them, and the stream that workers build ahead of the model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from saber import media
+from saber.model import Checkpoint, prompt_positions
+from saber.sft.rows import Row
+
+IGNORED = -100
+
+
+@dataclass
+class Example:
+    """One clip and one answer as model inputs. ``input_ids`` (S,), ``labels`` (S,) with IGNORED before the answer,
+    ``positions`` (3, S); ``media`` the encoder inputs."""
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    media: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def build_example(checkpoint: Checkpoint, inputs: Mapping[str, Any], prompt: str, answer: str) -> Example:
+    """Prompt, then answer and end token. Labels decode to exactly the answer and the end token.
+
+    ``inputs``: ``Checkpoint.media_inputs``. ``prompt``: the prompt's text.
+    """
+    tokenizer = checkpoint.processor.tokenizer
+    full = checkpoint.with_prompt(inputs, prompt)
+    answer_ids = torch.tensor([*tokenizer.encode(answer), tokenizer.eos_token_id])
+    prompt_ids = full["input_ids"][0]
+    positions = prompt_positions(checkpoint.model, full)
+    after = positions.max() + 1 + torch.arange(len(answer_ids)).expand(3, -1)
+    return Example(
+        input_ids=torch.cat([prompt_ids, answer_ids]),
+        labels=torch.cat([torch.full_like(prompt_ids, IGNORED), answer_ids]),
+        positions=torch.cat([positions, after], dim=1),
+        media={key: value for key, value in inputs.items() if key != "media_ids"},
+    )
+
+
+def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Right-padded ``input_ids``, ``labels`` (B, S), ``positions`` (3, B, S); media tensors one after the other, in the
+    order of their placeholders. Right padding needs no attention mask: causal attention never looks at it."""
+    longest = max(len(example) for example in examples)
+
+    def pad(values: torch.Tensor, value: int) -> torch.Tensor:
+        return torch.nn.functional.pad(values, (0, longest - values.shape[-1]), value=value)
+
+    batch = {
+        "input_ids": torch.stack([pad(example.input_ids, pad_token_id) for example in examples]),
+        "labels": torch.stack([pad(example.labels, IGNORED) for example in examples]),
+        "positions": torch.stack([pad(example.positions, 0) for example in examples], dim=1),
+    }
+    for key in ("video_features", "audio_features", "pixel_values_videos", "video_grid_thw"):
+        parts = [example.media[key] for example in examples if key in example.media]
+        if parts:
+            batch[key] = torch.cat(parts)
+    sounds = [example.media for example in examples if "input_features" in example.media]
+    if sounds:
+        frames = max(sound["input_features"].shape[-1] for sound in sounds)
+        for key in ("input_features", "feature_attention_mask"):
+            padded = [torch.nn.functional.pad(sound[key], (0, frames - sound[key].shape[-1])) for sound in sounds]
+            batch[key] = torch.cat(padded)
+    return batch
+
+
+def epoch_batches(count: int, batch_size: int, seed: int) -> list[list[int]]:
+    """One epoch of shuffled index batches. The last, smaller batch is left out unless it is the only one. (A batch is
+    split by length into micro-batches later; batches of one length would each hold one kind of clip or task.)"""
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    batches = [order[at : at + batch_size] for at in range(0, count, batch_size)]
+    return [batch for batch in batches if len(batch) == batch_size] or batches
+
+
+class _Rows(torch.utils.data.Dataset):
+    """Row number -> Example, or the error that its clip raised (named and counted by the loop)."""
+
+    def __init__(self, rows: Sequence[Row], build: Callable[[Row], Example]) -> None:
+        self.rows, self.build = rows, build
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example | media.MediaError:
+        try:
+            return self.build(self.rows[index])
+        except media.MediaError as error:
+            return error
+
+
+def example_stream(
+    rows: Sequence[Row], build: Callable[[Row], Example], batches: Iterable[list[int]], workers: int
+) -> Iterator[list[Example | media.MediaError]]:
+    """Lists of examples, one list a batch of row numbers, built ahead of the model in ``workers`` processes."""
+    loader = torch.utils.data.DataLoader(
+        _Rows(rows, build),
+        batch_sampler=list(batches),
+        num_workers=workers,
+        collate_fn=list,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=lambda _: torch.set_num_threads(1),
+    )
+    yield from loader

@@ -1,0 +1,103 @@
+"""What frozen encoders give for a clip, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from saber import media
+from saber.model import Checkpoint, encode_media
+from saber.schema import Clip
+from saber.sft.examples import Example, build_example, example_stream
+from saber.sft.rows import Row
+
+
+class MediaCache:
+    """What frozen encoders give for each clip, computed once and kept on disk, 16 bit, one small file a clip.
+
+    ``folder`` None: nothing is kept, clips are decoded whenever they are needed. Files are named by the clip (path,
+    size and time), the media settings and the encoders' weights, so that nothing stale is read back.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, folder: str | Path | None) -> None:
+        self.checkpoint, self.folder = checkpoint, Path(folder) if folder else None
+        if self.folder:
+            settings = json.dumps(checkpoint.settings.media.to_json(), sort_keys=True)
+            digest = hashlib.sha256(settings.encode())
+            for encoder in (checkpoint.model.model.visual, checkpoint.model.model.audio_tower):
+                for parameter in encoder.parameters():
+                    digest.update(parameter.detach().half().cpu().numpy().tobytes())
+            self.fingerprint = digest.hexdigest()[:16]
+
+    def load(self, clip: Clip) -> dict[str, Any]:
+        """``Checkpoint.media_inputs`` of the clip, or, where it is kept, the same with "video_features" and
+        "audio_features" in the place of the encoders' inputs. Raises media.MediaError."""
+        path = self._path(clip)
+        if path is None or not path.exists():
+            return self.checkpoint.media_inputs(media.decode_here(clip, self.checkpoint.settings.media))
+        with np.load(path) as arrays:
+            inputs: dict[str, Any] = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        inputs["use_audio_in_video"] = bool(inputs["use_audio_in_video"])
+        return inputs
+
+    def fill(self, clips: Sequence[Clip], workers: int) -> None:
+        """Encodes the clips that are not kept yet. Decoding runs ahead in ``workers`` processes. Clips that cannot be
+        decoded are left out; training names them when it meets them."""
+        missing = {path: clip for clip in clips if (path := self._path(clip)) and not path.exists()}
+        if not missing:
+            return
+        rows = [Row(clip, "", "") for clip in missing.values()]
+        build = ExampleBuilder(self)
+        stream = example_stream(rows, build.media, [[index] for index in range(len(rows))], workers)
+        model = self.checkpoint.model
+        for path, (inputs,) in tqdm(zip(missing, stream, strict=True), total=len(rows), unit="clip", desc="encode"):
+            if isinstance(inputs, media.MediaError):
+                continue
+            with torch.inference_mode():
+                on_device = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+                features = encode_media(model, on_device)
+            kept = {key: np.asarray(value) for key, value in inputs.items()
+                    if key not in ("pixel_values_videos", "input_features")}  # fmt: skip
+            kept |= {f"{kind}_features": value.half().cpu().numpy() for kind, value in features.items()}
+            if "feature_attention_mask" in kept:
+                kept["feature_attention_mask"] = kept["feature_attention_mask"].astype(np.uint8)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as file:
+                np.savez(file, **kept)
+            os.replace(part, path)
+
+    def _path(self, clip: Clip) -> Path | None:
+        if self.folder is None:
+            return None
+        try:
+            file = os.stat(clip.path)
+        except OSError:
+            return None  # decoding it tells what is wrong
+        name = f"{clip.path}\0{file.st_size} {file.st_mtime_ns}\0{clip.start_s}\0{clip.end_s}\0{self.fingerprint}"
+        digest = hashlib.sha256(name.encode()).hexdigest()[:24]
+        return self.folder / digest[:2] / f"{digest}.npz"
+
+
+@dataclass(frozen=True)
+class ExampleBuilder:
+    """What a loader's worker makes of a row: its media alone, or the whole example."""
+
+    cache: MediaCache
+    prompts: Mapping[str, str] = field(default_factory=dict)
+
+    def media(self, row: Row) -> dict[str, Any]:
+        return self.cache.load(row.clip)
+
+    def example(self, row: Row) -> Example:
+        inputs = self.cache.load(row.clip)
+        return build_example(self.cache.checkpoint, inputs, self.prompts[row.prompt], row.answer)
