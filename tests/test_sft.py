@@ -67,8 +67,8 @@ def trainee(checkpoint):
 
 def config_for(folder: Path, **changes) -> SFTConfig:
     values = dict(
-        model="tiny", output_dir=str(folder), batch_size=3, micro_batch_size=3, max_steps=1, learning_rate=1e-3,
-        bf16=False, cpu=True, workers=0, log_every=1,
+        model="tiny", output_dir=str(folder), tuning="full", batch_size=3, micro_batch_size=3, max_steps=1,
+        learning_rate=1e-3, bf16=False, cpu=True, workers=0, log_every=1,
     )  # fmt: skip
     return SFTConfig(**values | changes)
 

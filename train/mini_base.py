@@ -164,8 +164,8 @@ class Arrays:
 class _Decode:
     checkpoint: Checkpoint
 
-    def __call__(self, row: Row) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        decoded = media.decode_here(row.clip, self.checkpoint.settings.media)
+    def __call__(self, clip: Clip) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        decoded = media.decode_here(clip, self.checkpoint.settings.media)
         mel = None
         if decoded.audio is not None:
             extract = self.checkpoint.processor.feature_extractor
@@ -182,8 +182,8 @@ def run_decode(config: BaseConfig, checkpoint: Checkpoint, split: str, rows: lis
     if (folder / "index.npz").exists():
         return Arrays(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    clips = [Row(Clip(str(Path(config.data) / row["video"]), id=row["id"]), "", "") for row in rows]
-    stream = example_stream(clips, _Decode(checkpoint), [[index] for index in range(len(clips))], config.workers)
+    clips = [Clip(str(Path(config.data) / row["video"]), id=row["id"]) for row in rows]
+    stream = example_stream(_Decode(checkpoint), [[clip] for clip in clips], config.workers)
     times, frame_at, mel_at = [], [0], [0]
     with (folder / "frames.u8").open("wb") as frames, (folder / "mel.f16").open("wb") as mels:
         for (found,) in tqdm(stream, total=len(clips), unit="clip", desc=f"decode {split}"):
@@ -589,7 +589,7 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, An
         for language in ("en", "zh")
     }
     settings = SFTConfig(
-        output_dir=str(work / "join"), max_steps=config.join_steps, batch_size=16, micro_batch_size=8,
+        output_dir=str(work / "join"), tuning="full", max_steps=config.join_steps, batch_size=16, micro_batch_size=8,
         seed=config.seed, learning_rate=config.join_learning_rate, cache_dir=str(work / "features"), workers=1,
         title="SABER-Mini-Base",
     )  # fmt: skip
