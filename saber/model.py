@@ -282,7 +282,7 @@ def _quantized(quantization: str | None, device: str, dtype: torch.dtype) -> dic
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=["visual", "audio_tower", "lm_head"],
+            llm_int8_skip_modules=["model.visual", "model.audio_tower", "lm_head"],
         ),
         "device_map": {"": device},
     }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +18,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def train(out: Path, model: Path, data: Path, *options: object, processes: int = 1, environment: dict | None = None):
-    """Runs the script as a user would on CPUs. Returns (steps, losses, gradient norms) of its log."""
+def train(
+    out: Path, model: Path, data: Path, *options: object, processes: int = 1, environment: dict | None = None,
+    kill_after: int | None = None,
+):  # fmt: skip
+    """Runs the script as a user would, on CPUs; ``kill_after``: kills it once it has logged so many steps. Returns
+    (step, loss, gradient norm) of each line of its log, and what it said."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
@@ -27,13 +33,20 @@ def train(out: Path, model: Path, data: Path, *options: object, processes: int =
     }  # fmt: skip
     given = [*settings.items(), *zip(options[::2], options[1::2], strict=True)]
     words = [str(word) for name, value in given for word in (f"--{name}", value)]
-    done = subprocess.run(
-        [*command, "train/sft.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [(line["step"], line["loss"], line["grad_norm"]) for line in lines], done.stdout + done.stderr
+    log = out / "log.jsonl"
+    with subprocess.Popen(
+        [*command, "train/sft.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}, start_new_session=True,
+    ) as process:  # fmt: skip
+        while kill_after is not None and process.poll() is None:
+            if log.exists() and log.read_text(encoding="utf-8").count("\n") >= kill_after:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.02)
+        said, _ = process.communicate(timeout=240)
+    assert process.returncode == (0 if kill_after is None else -signal.SIGKILL), said[-4000:]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in lines], said
 
 
 def assert_alike(one, other, relative: float = 2e-4) -> None:
@@ -81,14 +94,27 @@ def test_a_process_without_sound_in_its_share_does_not_hang_the_one_with_it(tiny
     assert_alike(one, two)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed_learns_what_plain_processes_do_and_goes_on_where_it_was_stopped(
-    tiny_folder, uneven, tmp_path, stage
+def deepspeed(stage: int) -> dict:
+    environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)}
+    return {"processes": 2, "environment": {**environment, "DS_ACCELERATOR": "cpu"}}
+
+
+@pytest.mark.parametrize("engine", ["two processes", "ZeRO-2"])
+def test_a_killed_run_of_several_processes_goes_on_with_the_losses_of_an_unbroken_one(
+    tiny_folder, uneven, tmp_path, engine
 ):
-    pytest.importorskip("deepspeed")
-    environment = {
-        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage), "DS_ACCELERATOR": "cpu",
-    }  # fmt: skip
-    one, _ = train(tmp_path / "one", tiny_folder, uneven)
-    whole, _ = train(tmp_path / "whole", tiny_folder, uneven, processes=2, environment=environment)
-    assert_alike(one, whole, 2e-3)
+    several = {"processes": 2} if engine == "two processes" else deepspeed(2)
+    options = ("save_every", 2, "max_steps", 5)
+    one, _ = train(tmp_path / "one", tiny_folder, uneven, *options)
+    killed, _ = train(tmp_path / "run", tiny_folder, uneven, *options, **several, kill_after=3)
+    resumed, _ = train(tmp_path / "run", tiny_folder, uneven, *options, **several)
+    assert 3 <= len(killed) < 5 and len(resumed) == 5
+    assert_alike(one, resumed, 2e-3)
+    state = json.loads((tmp_path / "run" / "state.json").read_text()) if engine == "ZeRO-2" else {"folder": "state.pt"}
+    assert [path.name for path in (tmp_path / "run").glob("state[-.]*") if path.suffix != ".json"] == [state["folder"]]
+
+
+def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_folder, uneven, tmp_path):
+    one, _ = train(tmp_path / "one", tiny_folder, uneven, "max_steps", 2)
+    split, _ = train(tmp_path / "split", tiny_folder, uneven, "max_steps", 2, **deepspeed(3))
+    assert_alike(one, split, 2e-3)
