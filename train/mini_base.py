@@ -35,7 +35,7 @@ from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, run_sft
 from saber.studio import causes, face, voice
-from saber.studio.render import read_rows, run_studio
+from saber.studio.render import first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
 from saber.studio.world import ATTRIBUTES, ClipSpec
 
@@ -56,6 +56,7 @@ class BaseConfig:
     )
     train_clips: int = option(6400, "clips of the train split, where it is rendered")
     validation_clips: int = option(300, "clips of the validation split, where it is rendered")
+    wordings: int = option(4, "annotations of each training clip, where it is rendered")
     speech_clips: int = option(24000, "clips of the speech split (voices alone), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
@@ -137,7 +138,13 @@ def render_clips(config: BaseConfig, splits: Sequence[str] = SPLITS) -> None:
     than the spoken one, so that the model learns to answer in the language it is asked for."""
     for split in splits:
         if not (Path(config.data) / split / "clips.parquet").exists():
-            mix = Mix(split=split, seed=config.seed, other_language_share=0.0 if split == "speech" else 0.12)
+            drill = split == "speech"
+            mix = Mix(
+                split=split,
+                seed=config.seed,
+                other_language_share=0.0 if drill else 0.12,
+                wordings=config.wordings if split == "train" else 1,
+            )
             run_studio(Path(config.data), mix, getattr(config, f"{split}_clips"))
 
 
@@ -225,6 +232,7 @@ _FREE = (
     "data",
     "train_clips",
     "validation_clips",
+    "wordings",
     "speech_clips",
     "output_dir",
     "work_dir",
@@ -603,9 +611,10 @@ def build(config: BaseConfig) -> None:
     render_clips(config)
     if config.stage == "clips":
         return
-    rows = {split: read_rows(Path(config.data) / split) for split in SPLITS}
+    tables = {split: read_rows(Path(config.data) / split) for split in SPLITS}
+    rows = {split: first_wordings(table) for split, table in tables.items()}
     claim(config)
-    checkpoint = build_mini(config, rows["train"])
+    checkpoint = build_mini(config, tables["train"])
     count = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     print(f"SABER-Mini: {count:,} parameters, {len(checkpoint.processor.tokenizer)} tokens")
     encoders = {

@@ -49,10 +49,11 @@ class MediaCache:
         inputs["use_audio_in_video"] = bool(inputs["use_audio_in_video"])
         return inputs
 
-    def fill(self, clips: Sequence[Clip], workers: int) -> None:
-        """Encodes the clips that are not kept yet. Decoding runs ahead in ``workers`` processes. Clips that cannot be
-        decoded are left out; training names them when it meets them."""
-        missing = {path: clip for clip in clips if (path := self._path(clip)) and not path.exists()}
+    def fill(self, clips: Sequence[Clip], workers: int, share: slice = slice(None)) -> None:
+        """Encodes the clips that are not kept yet, of the different ones those of ``share``. Decoding runs ahead in
+        ``workers`` processes. Clips that cannot be decoded are left out; training names them when it meets them."""
+        known = list({path: clip for clip in clips if (path := self._path(clip))}.items())
+        missing = {path: clip for path, clip in known[share] if not path.exists()}
         if not missing:
             return
         stream = example_stream(self.load, [[clip] for clip in missing.values()], workers)

@@ -94,7 +94,7 @@ def run_sft(
     cache = MediaCache(checkpoint, None if config.train_encoders else config.cache_dir)
     rank, world = accelerator.process_index, accelerator.num_processes
     if cache.folder and hasattr(source, "rows"):
-        cache.fill([row.clip for row in source.rows][rank::world], config.workers)
+        cache.fill([row.clip for row in source.rows], config.workers, slice(rank, None, world))
         accelerator.wait_for_everyone()
 
     tuned = prepare_tuning(checkpoint, config)
