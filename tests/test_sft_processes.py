@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -36,11 +37,13 @@ def train(
     log = out / "log.jsonl"
     with subprocess.Popen(
         [*command, "train/sft.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
     ) as process:  # fmt: skip
         while kill_after is not None and process.poll() is None:
             if log.exists() and log.read_text(encoding="utf-8").count("\n") >= kill_after:
-                os.killpg(process.pid, signal.SIGKILL)
+                torn = psutil.Process(process.pid)
+                for one in [torn, *torn.children(recursive=True)]:  # the launcher first: it would mourn its workers
+                    one.kill()
                 break
             time.sleep(0.02)
         said, _ = process.communicate(timeout=240)
