@@ -158,6 +158,11 @@ class Checkpoint:
             text += _VIDEO
         if audio is not None:
             arguments["audio"] = [audio]
+            # Half a second of silence after it stands for the 30 to 300 s that the extractor pads to: the same numbers
+            # where there is sound, and the encoder reads no others.
+            hop = self.processor.feature_extractor.hop_length
+            length = -(-(len(audio) + 8000) // hop) * hop
+            arguments["audio_kwargs"] = {"padding": "max_length", "max_length": length}
             text += "" if together else _AUDIO
         if together:
             arguments |= {"load_audio_from_video": True, "audio_from_video_indices": [0]}

@@ -175,12 +175,9 @@ class _Decode:
         decoded = media.decode_here(clip, self.checkpoint.settings.media)
         mel = None
         if decoded.audio is not None:
-            extract = self.checkpoint.processor.feature_extractor
-            # Half a second of silence after it stands for the 30 s that it is padded to elsewhere: the same numbers.
-            length = -(-(len(decoded.audio) + 8000) // 160) * 160
-            found = extract(decoded.audio, sampling_rate=16000, return_tensors="np", return_attention_mask=True,
-                            padding="max_length", max_length=length)  # fmt: skip
-            mel = found["input_features"][0][:, : int(found["attention_mask"].sum())].T.astype(np.float16)
+            found = self.checkpoint.media_inputs(dataclasses.replace(decoded, frames=None))
+            heard = int(found["feature_attention_mask"].sum())
+            mel = found["input_features"][0, :, :heard].T.numpy().astype(np.float16)
         return decoded.frames, decoded.frame_times_s, mel
 
 
