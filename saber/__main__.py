@@ -127,9 +127,9 @@ def add_eval(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--model", default="saber-mini", help="checkpoint: a name, a folder or a Hub id")
     parser.add_argument("--data", default="", help="a studio folder (default: render the split into OUT/clips)")
     parser.add_argument("--split", default="test", help="default: test")
-    parser.add_argument("--clips", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--clips", type=int, default=2000, help="how many (default: 2000)")
     parser.add_argument("--seed", type=int, default=1, help="of the clips that are rendered (default: 1)")
-    parser.add_argument("--out", default="runs/eval/studio", help="answers, results.json and results.md go here")
+    parser.add_argument("--out", default="runs/eval/studio", help="answers, results and a reliability plot go here")
     parser.add_argument("--batch-size", type=int, default=16, help="clips answered at once (default: 16)")
     return run_eval
 
