@@ -5,7 +5,8 @@ calibration error, Brier score and AUROC of the confidence with 95 % intervals, 
 
 The confidence of a section is the geometric mean of the probabilities of its content tokens, the text between its tags.
 It holds the doubt about how to put a thing as well as the doubt about the thing, so where many wordings are right it
-lies below the share of right answers.
+lies below the share of right answers. It is given what the answer said before: a verdict that the reasoning has already
+named is certain, right or wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tokenizers.decoders import DecodeStream
 
 from saber.eval.intervals import cell, interval, interval_between
 from saber.eval.truth import SECTION_STATES, is_section_right
-from saber.sections import Parser
+from saber.sections import CLOSE_TAGS, OPEN_TAGS, Event, Parser
 from saber.studio.reader import Reading
 
 BINS = 15
@@ -43,12 +44,8 @@ def section_scores(tokenizer: Any, answer: Sequence[tuple[int, float]]) -> dict[
     at = 0
     parser = Parser()
     for event in [*parser.feed(text), *parser.close()]:
-        content = event.text.strip()
-        if content:
-            # Where the content was escaped it does not stand in the raw text as it is; then the whole counts.
-            begin = max(0, event.raw.find(content))
-            length = len(content) if content in event.raw else len(event.raw)
-            owners[at + begin : at + begin + length] = [event.section] * length
+        low, high = _content(event)
+        owners[at + low : at + high] = [event.section] * (high - low)
         at += len(event.raw)
     found: dict[str, list[float]] = {}
     begin, waiting = 0, []
@@ -70,6 +67,20 @@ def section_scores(tokenizer: Any, answer: Sequence[tuple[int, float]]) -> dict[
     }
 
 
+def _content(event: Event) -> tuple[int, int]:
+    """From where to where the raw text of an event is content. Where it was escaped it does not stand there as it is:
+    then what is between our tags counts, or the whole."""
+    content = event.text.strip()
+    if not content:
+        return 0, 0
+    if content in event.raw:
+        return event.raw.index(content), event.raw.index(content) + len(content)
+    before, opening, after = event.raw.partition(OPEN_TAGS[event.section])
+    low = len(before + opening) if opening else 0
+    inner = (after if opening else before).rpartition(CLOSE_TAGS[event.section])
+    return low, low + len(inner[0] or inner[2])
+
+
 def calibrate(
     rows: Sequence[Mapping[str, Any]], readings: Sequence[Reading], scores: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> dict[str, dict[str, Any]]:
@@ -89,8 +100,8 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
     ``brier``, ``auroc``, each {value, interval}, and ``bins``: [mean confidence, share right, answers].
 
     The interval of the expected calibration error is the reflected one ("basic"), not below 0: chance adds to a mean
-    of absolute differences, and resampling adds to it once more. So it may lie below the value itself: a value that
-    chance alone explains.
+    of absolute differences, and resampling adds to it once more. So it lies low about the value, or below it, and comes
+    down to about 0 where chance alone explains the value.
     """
     if not len(right):
         nothing = {"value": None, "interval": None}
@@ -156,25 +167,27 @@ def plot_reliability(sections: Mapping[str, Mapping[str, Any]], title: str, path
     """One panel a section as a PNG: share right against confidence, bin by bin, with 95 % Wilson intervals."""
     from matplotlib.figure import Figure  # without pyplot: no display, no state
 
-    figure = Figure(figsize=(11, 6), layout="constrained", dpi=110)
-    panels = figure.subplots(2, math.ceil(len(sections) / 2), sharex=True, sharey=True).flatten()
+    figure = Figure(figsize=(11, 6.4), layout="constrained", dpi=110)
+    panels = figure.subplots(2, math.ceil((len(sections) + 1) / 2), sharex=True, sharey=True).flatten()
     for panel, (section, found) in zip(panels, sections.items(), strict=False):
         panel.plot((0, 1), (0, 1), color="0.6", linewidth=1, linestyle="--")
         for confidence, share, count in found["bins"]:
             low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
             panel.plot((confidence, confidence), (low, high), color="#9ecae1", linewidth=2)
-        panel.plot(*zip(*[bin[:2] for bin in found["bins"]], strict=True) if found["bins"] else ((), ()),
-                   color="#08519c", marker="o", markersize=4, linewidth=1)  # fmt: skip
-        ece = "" if found["ece"]["value"] is None else f", ECE {found['ece']['value']:.3f}"
-        panel.set_title(f"{section} ({found['answers']} answers{ece})", fontsize=10)
-        panel.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-        panel.label_outer()
+        points = [bin[:2] for bin in found["bins"]]
+        panel.plot(*zip(*points, strict=True) if points else ((), ()), color="#08519c", marker="o", markersize=4,
+                   linewidth=1)  # fmt: skip
+        ece = "–" if found["ece"]["value"] is None else f"{found['ece']['value']:.3f}"
+        panel.set_title(section, fontsize=11)
+        panel.text(0.03, 0.86, f"ECE {ece}\n{found['answers']} answers", fontsize=9, color="0.3")
+        panel.set(xlim=(0, 1.03), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
+        panel.tick_params(labelbottom=True)
     for panel in panels[len(sections) :]:
         panel.axis("off")
-        panel.text(
-            0.0, 0.95, f"A point: one of {BINS} bins of\nequally many answers.\nBars: 95 % Wilson intervals.\n"
-            "Dashed: confidence and share\nof right answers agree.", va="top", fontsize=9, color="0.3",
-        )  # fmt: skip
+    panels[-1].text(
+        0.0, 1.0, f"A point: one of {BINS} bins of\nequally many answers.\nBars: 95 % Wilson intervals.\n"
+        "Dashed: where confidence and\nthe share right agree.", va="top", fontsize=9, color="0.3",
+    )  # fmt: skip
     figure.supxlabel("confidence (geometric mean of token probabilities)", fontsize=10)
     figure.supylabel("share right", fontsize=10)
     figure.suptitle(title, fontsize=11)
