@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, UndefinedError, meta
@@ -48,8 +47,6 @@ FIRST_SPLIT = "test"
 METADATA_ATTRIBUTES = ("scene", "face", "body", "voice", "relation", "emotion")
 #: The last line of every card: what may be written over.
 MARK = "<!-- Filled by `python -m saber card`: change the template and fill it again. -->"
-#: What a run trained on: splits of the studio that are for training.
-_TRAINING_SPLITS = ("train", "speech")
 
 
 class HubError(ValueError):
@@ -190,15 +187,19 @@ def checkpoint_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def training_facts(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """What the ``run.json`` of each stage says: ``training`` (its configuration, versions, steps and seconds), and
-    ``clips`` (the mix of the studio folders that it read, as far as they are on this machine)."""
+    ``clips`` (how many of which mix, where the studio folder that it read is on this machine).
+
+    How many is what the run counted, ``rows``: of its split, or a mapping of splits. The folder may have grown since.
+    """
     stages, mixes = [], []
     for run in runs:
         stages.append(_describe_run(run))
-        config = run.get("config", {})
-        for split in (config["split"],) if config.get("split") else _TRAINING_SPLITS:
-            folder = Path(str(config.get("data", ""))) / split
-            if (folder / "studio.json").exists() and (folder / "clips.parquet").exists():
-                mixes.append(_describe_mix(_read_json(folder / "studio.json"), folder / "clips.parquet"))
+        config, rows = run.get("config", {}), run.get("rows", {})
+        counts = rows if isinstance(rows, Mapping) else {config.get("split", ""): rows}
+        for split, count in counts.items():
+            path = Path(str(config.get("data", ""))) / split / "studio.json"
+            if path.exists():
+                mixes.append(_describe_mix(_read_json(path), count))
     facts = {"training": "\n".join(stages), "clips": "\n".join(dict.fromkeys(mixes))}
     return {name: text for name, text in facts.items() if text}
 
@@ -210,20 +211,22 @@ def _describe_run(run: Mapping[str, Any]) -> str:
         for name, value in run.get("config", {}).items()
         if value not in (None, "") and not name.endswith("_dir")
     ]
-    measured = [f"{name} {run[name]:,}" for name in ("rows", "steps", "seconds") if name in run]
+    measured = [
+        f"{name} {run[name]:,}" for name in ("rows", "steps", "seconds") if isinstance(run.get(name), int | float)
+    ]
     versions = [f"{name} {version}" for name, version in run.get("versions", {}).items()]
     parts = [f"measured: {', '.join(measured)}"] if measured else []
     parts += [f"settings: {', '.join(settings)}", f"versions: {', '.join(versions)}"]
     return f"- `{run.get('command', 'run')}`: " + "; ".join(parts) + "."
 
 
-def _describe_mix(mix: Mapping[str, Any], table: Path) -> str:
+def _describe_mix(mix: Mapping[str, Any], count: int) -> str:
     incomplete = "with" if mix.get("incomplete") else "without"
     return (
-        f"- {pq.read_metadata(table).num_rows:,} clips of the split `{mix['split']}` (seed {mix['seed']}), spoken in "
-        f"{' and '.join(mix['languages'])}; picture and voice conflict in {mix['conflict_share']:.0%} of the complete "
-        f"ones; {incomplete} clips that lack a track, a person or speech; {mix.get('other_language_share', 0):.0%} "
-        "described in the language that is not spoken."
+        f"- {count:,} clips of the split `{mix['split']}` (seed {mix['seed']}), spoken in "
+        f"{' and '.join(mix['languages'])}; picture and voice conflict in {100 * mix['conflict_share']:g} % of the "
+        f"complete ones; {incomplete} clips that lack a track, a person or speech; "
+        f"{100 * mix.get('other_language_share', 0):g} % described in the language that is not spoken."
     )
 
 
