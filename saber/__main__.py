@@ -95,6 +95,7 @@ def add_studio(parser: argparse.ArgumentParser) -> Run:
         "--other-language-share", type=float, default=0.0,
         help="share of clips annotated in the language that is not spoken (default: 0)",
     )  # fmt: skip
+    parser.add_argument("--wordings", type=int, default=1, help="annotations of each clip, each in other words")
     parser.add_argument("--size", type=int, default=112, help="pixels a side (default: 112)")
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
     return run_studio_verb
@@ -109,6 +110,7 @@ def run_studio_verb(arguments: argparse.Namespace) -> int:
             split=arguments.split, seed=arguments.seed, languages=tuple(arguments.language.split(",")),
             conflict_share=arguments.conflict_share, incomplete=not arguments.complete,
             other_language_share=arguments.other_language_share, size=arguments.size,
+            wordings=arguments.wordings,
         )  # fmt: skip
     except ValueError as error:
         print(f"saber: {error}", file=sys.stderr)

@@ -201,12 +201,15 @@ class Checkpoint:
         config["dtype"] = str(dtype).removeprefix("torch.")  # save_pretrained writes that of the weights in memory
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         self.processor.save_pretrained(part)
-        text = json.dumps(self.settings.to_json(), indent=1, ensure_ascii=False)
-        (part / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+        self.save_settings(part)
         folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(part.iterdir()):
             os.replace(file, folder / file.name)
         part.rmdir()
+
+    def save_settings(self, folder: Path) -> None:
+        text = json.dumps(self.settings.to_json(), indent=1, ensure_ascii=False)
+        (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
 
     def fingerprint(self) -> str:
         """Tells checkpoints apart by their settings and some weights of each tensor: a path can come to hold another
@@ -231,10 +234,15 @@ def resolve(name_or_path: str | Path | None) -> str:
 
 
 def load_checkpoint(
-    name_or_path: str | Path | None = None, *, device: str | None = None, dtype: torch.dtype | None = None
+    name_or_path: str | Path | None = None,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    quantization: str | None = None,
 ) -> Checkpoint:
     """Loads weights, processor and settings. ``device``: default cuda if there is one. ``dtype``: default float32 on
-    a CPU, bfloat16 elsewhere. Raises ModelError naming the checkpoint and what is wrong with it."""
+    a CPU, bfloat16 elsewhere. ``quantization``: "nf4" holds the text model's linear layers in 4 bits (bitsandbytes);
+    encoders and output layer stay as they are. Raises ModelError naming the checkpoint and what is wrong with it."""
     source = resolve(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
@@ -244,7 +252,7 @@ def load_checkpoint(
         if hide_bar:
             transformers_logging.disable_progress_bar()
         model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=True
+            source, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=True, **_quantized(quantization, device, dtype)
         )
         processor = Qwen2_5OmniProcessor.from_pretrained(source)
         settings = _load_settings(source)
@@ -255,7 +263,29 @@ def load_checkpoint(
     finally:
         if hide_bar:
             transformers_logging.enable_progress_bar()
-    return Checkpoint(model.to(device).eval(), processor, settings, str(name_or_path or DEFAULT_MODEL))
+    if quantization is None:
+        model = model.to(device)
+    return Checkpoint(model.eval(), processor, settings, str(name_or_path or DEFAULT_MODEL))
+
+
+def _quantized(quantization: str | None, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` for a 4-bit base (QLoRA, Dettmers et al. 2023: NF4, quantised twice)."""
+    if quantization is None:
+        return {}
+    if quantization != "nf4":
+        raise ModelError(f"quantization is {quantization!r}; it must be None or 'nf4'")
+    from transformers import BitsAndBytesConfig
+
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=["model.visual", "model.audio_tower", "lm_head"],
+        ),
+        "device_map": {"": device},
+    }
 
 
 def _load_settings(source: str) -> Settings:
@@ -329,6 +359,22 @@ def encode_media(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str,
         )
         features["audio"] = outputs.last_hidden_state
     return features
+
+
+def least_media(model: torch.nn.Module, kinds: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The smallest inputs that each encoder of ``kinds`` ("video", "audio") takes, all zero: one pair of frames of one
+    token, 80 ms of sound. For running an encoder where a batch has nothing for it."""
+    vision, audio, device = model.config.vision_config, model.config.audio_config, model.device
+    inputs: dict[str, torch.Tensor] = {}
+    if "video" in kinds:
+        side = vision.spatial_merge_size
+        size = 3 * vision.temporal_patch_size * vision.patch_size**2
+        inputs["pixel_values_videos"] = torch.zeros(side * side, size, device=device)
+        inputs["video_grid_thw"] = torch.tensor([[1, side, side]], device=device)
+    if "audio" in kinds:
+        inputs["input_features"] = torch.zeros(1, audio.num_mel_bins, 8, device=device)
+        inputs["feature_attention_mask"] = torch.ones(1, 8, dtype=torch.long, device=device)
+    return inputs
 
 
 def embed(model: torch.nn.Module, input_ids: torch.Tensor, features: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -144,7 +144,7 @@ def test_encoders_of_other_clips_or_settings_are_not_taken_for_these(config, dat
     with pytest.raises(ValueError, match="encoders made with see_steps = 3, not 4; remove it, or give another"):
         claim(dataclasses.replace(config, see_steps=4))
     other = tmp_path / "clips"
-    for split in ("train", "validation"):
+    for split in mini_base.SPLITS:
         run_studio(other, Mix(split=split, seed=5), 2, progress=False)
     with pytest.raises(ValueError, match="encoders made with other clips"):
         claim(dataclasses.replace(config, data=str(other)))

@@ -67,8 +67,8 @@ def trainee(checkpoint):
 
 def config_for(folder: Path, **changes) -> SFTConfig:
     values = dict(
-        model="tiny", output_dir=str(folder), batch_size=3, micro_batch_size=3, max_steps=1, learning_rate=1e-3,
-        bf16=False, cpu=True, workers=0, log_every=1,
+        model="tiny", output_dir=str(folder), tuning="full", batch_size=3, micro_batch_size=3, max_steps=1,
+        learning_rate=1e-3, bf16=False, cpu=True, workers=0, log_every=1,
     )  # fmt: skip
     return SFTConfig(**values | changes)
 
@@ -528,3 +528,57 @@ def test_the_script_runs_from_the_root_and_refuses_an_unknown_key():
     assert done.returncode == 2
     assert "unknown option 'learning_rates'; the nearest valid one is 'learning_rate'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- what a run tells -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_tells_its_speed_its_waiting_and_its_scores_and_draws_them(tiny, rows, tmp_path):
+    asked = []
+
+    def evaluate(checkpoint):
+        assert not checkpoint.model.training or asked is not None
+        asked.append(len(log_of(tmp_path)))
+        return {"scores": {"face": 0.25 * len(asked)}, "samples": [{"id": "a", "answer": "<face>笑</face>"}]}
+
+    config = config_for(tmp_path, max_steps=5, eval_every=2, report_to="tensorboard")
+    run_sft(trainee(tiny), rows, config, evaluate=evaluate)
+    assert asked == [2, 4, 5], "after every second step and after the last"
+    line = log_of(tmp_path)[-1]
+    assert line["clips_per_s"] > 0 and line["tokens_per_s"] > line["clips_per_s"]
+    assert 0 <= line["waiting_share"] <= 1 and line["peak_memory_gib"] > 0.1
+    found = [json.loads(text) for text in (tmp_path / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(one["step"], one["scores"]["face"]) for one in found] == [(1, 0.25), (3, 0.5), (4, 0.75)]
+    assert found[0]["samples"][0]["answer"] == "<face>笑</face>"
+    assert (tmp_path / "progress.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "saber-sft").glob("events.out.tfevents.*"))
+
+
+def test_a_full_disk_at_a_checkpoint_leaves_the_one_before_it(tiny, rows, tmp_path):
+    import resource
+    import signal
+
+    config = config_for(tmp_path, max_steps=4, save_every=2)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    class Filling(list):
+        """The disk is full from step 2 on: no file can grow past what a log needs."""
+
+        reads = 0
+
+        def __getitem__(self, index):
+            Filling.reads += 1
+            if Filling.reads > 2 * 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+            return super().__getitem__(index)
+
+    try:
+        with pytest.raises(OSError, match=r"the state of step 4 cannot be written to .* the one before it is whole"):
+            run_sft(trainee(tiny), Filling(rows), config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2 and not list(tmp_path.glob("*.part"))
+    run_sft(trainee(tiny), rows, config)
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "whole", max_steps=4))
+    assert losses(tmp_path) == losses(tmp_path / "whole")

@@ -139,6 +139,37 @@ def test_the_annotation_of_an_incomplete_clip_reads_back_as_what_can_be_perceive
         assert_reads_back(replace(draw_spec(Mix(seed=6), index), incomplete=incomplete), language)
 
 
+def test_each_wording_says_the_same_in_other_words(tmp_path):
+    mix = Mix(seed=6, wordings=3, other_language_share=0.3)
+    run_studio(tmp_path, mix, clips=8, workers=1, progress=False)
+    rows = read_rows(tmp_path / "train")
+    assert [row["id"] for row in rows[:4]] == ["train-6-000000", "train-6-000000~1", "train-6-000000~2",
+                                              "train-6-000001"]  # fmt: skip
+    assert len(rows) == 24 and len({row["video"] for row in rows}) == 8 and len({row["language"] for row in rows}) == 2
+    for at in range(0, 24, 3):
+        first, *others = rows[at : at + 3]
+        assert len({Annotation.from_json(row).reasoning for row in (first, *others)}) > 1
+        for row in others:
+            assert (row["truth"], row["spec"], row["video"]) == (first["truth"], first["spec"], first["video"])
+            known = {name: value for name, value in row["truth"].items() if value is not None}
+            assert dict(read(render_text(Annotation.from_json(row)), row["language"]).values) == known
+    plain = Mix(seed=6, other_language_share=0.3)
+    run_studio(tmp_path / "plain", plain, clips=8, workers=1, progress=False)
+    assert read_rows(tmp_path / "plain" / "train") == render.first_wordings(rows)
+
+
+def test_a_journal_that_ends_between_two_wordings_is_gone_on_from(tmp_path):
+    mix = Mix(seed=6, wordings=2)
+    run_studio(tmp_path / "whole", mix, clips=3, workers=1, progress=False)
+    folder = run_studio(tmp_path / "torn", mix, clips=3, workers=1, progress=False)
+    rows = read_rows(folder)
+    (folder / "clips.parquet").unlink()
+    lines = [json.dumps({"index": index, **row}) for index, row in zip((0, 0, 1), rows, strict=False)]
+    (folder / "clips.jsonl.part").write_text("".join(f"{line}\n" for line in [*lines, lines[-1]]), encoding="utf-8")
+    run_studio(tmp_path / "torn", mix, clips=3, workers=1, progress=False)
+    assert read_rows(folder) == read_rows(tmp_path / "whole" / "train") == rows
+
+
 @pytest.mark.parametrize("incomplete", INCOMPLETE)
 def test_a_row_is_what_the_table_keeps(incomplete):
     spec = complete(incomplete=incomplete)

@@ -35,7 +35,7 @@ from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, run_sft
 from saber.studio import causes, face, voice
-from saber.studio.render import read_rows, run_studio
+from saber.studio.render import first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
 from saber.studio.world import ATTRIBUTES, ClipSpec
 
@@ -56,6 +56,7 @@ class BaseConfig:
     )
     train_clips: int = option(6400, "clips of the train split, where it is rendered")
     validation_clips: int = option(300, "clips of the validation split, where it is rendered")
+    wordings: int = option(4, "annotations of each training clip, where it is rendered")
     speech_clips: int = option(24000, "clips of the speech split (voices alone), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
@@ -137,7 +138,13 @@ def render_clips(config: BaseConfig, splits: Sequence[str] = SPLITS) -> None:
     than the spoken one, so that the model learns to answer in the language it is asked for."""
     for split in splits:
         if not (Path(config.data) / split / "clips.parquet").exists():
-            mix = Mix(split=split, seed=config.seed, other_language_share=0.0 if split == "speech" else 0.12)
+            drill = split == "speech"
+            mix = Mix(
+                split=split,
+                seed=config.seed,
+                other_language_share=0.0 if drill else 0.12,
+                wordings=config.wordings if split == "train" else 1,
+            )
             run_studio(Path(config.data), mix, getattr(config, f"{split}_clips"))
 
 
@@ -164,8 +171,8 @@ class Arrays:
 class _Decode:
     checkpoint: Checkpoint
 
-    def __call__(self, row: Row) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        decoded = media.decode_here(row.clip, self.checkpoint.settings.media)
+    def __call__(self, clip: Clip) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        decoded = media.decode_here(clip, self.checkpoint.settings.media)
         mel = None
         if decoded.audio is not None:
             extract = self.checkpoint.processor.feature_extractor
@@ -182,8 +189,8 @@ def run_decode(config: BaseConfig, checkpoint: Checkpoint, split: str, rows: lis
     if (folder / "index.npz").exists():
         return Arrays(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    clips = [Row(Clip(str(Path(config.data) / row["video"]), id=row["id"]), "", "") for row in rows]
-    stream = example_stream(clips, _Decode(checkpoint), [[index] for index in range(len(clips))], config.workers)
+    clips = [Clip(str(Path(config.data) / row["video"]), id=row["id"]) for row in rows]
+    stream = example_stream(_Decode(checkpoint), [[clip] for clip in clips], config.workers)
     times, frame_at, mel_at = [], [0], [0]
     with (folder / "frames.u8").open("wb") as frames, (folder / "mel.f16").open("wb") as mels:
         for (found,) in tqdm(stream, total=len(clips), unit="clip", desc=f"decode {split}"):
@@ -225,6 +232,7 @@ _FREE = (
     "data",
     "train_clips",
     "validation_clips",
+    "wordings",
     "speech_clips",
     "output_dir",
     "work_dir",
@@ -589,7 +597,7 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, An
         for language in ("en", "zh")
     }
     settings = SFTConfig(
-        output_dir=str(work / "join"), max_steps=config.join_steps, batch_size=16, micro_batch_size=8,
+        output_dir=str(work / "join"), tuning="full", max_steps=config.join_steps, batch_size=16, micro_batch_size=8,
         seed=config.seed, learning_rate=config.join_learning_rate, cache_dir=str(work / "features"), workers=1,
         title="SABER-Mini-Base",
     )  # fmt: skip
@@ -603,9 +611,10 @@ def build(config: BaseConfig) -> None:
     render_clips(config)
     if config.stage == "clips":
         return
-    rows = {split: read_rows(Path(config.data) / split) for split in SPLITS}
+    tables = {split: read_rows(Path(config.data) / split) for split in SPLITS}
+    rows = {split: first_wordings(table) for split, table in tables.items()}
     claim(config)
-    checkpoint = build_mini(config, rows["train"])
+    checkpoint = build_mini(config, tables["train"])
     count = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     print(f"SABER-Mini: {count:,} parameters, {len(checkpoint.processor.tokenizer)} tokens")
     encoders = {

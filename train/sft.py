@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from saber.model import load_checkpoint
+from saber.model import Checkpoint, load_checkpoint
 from saber.recipe import parse_recipe, write_run
-from saber.sft import SFTConfig, read_rows, run_sft, trained_settings
+from saber.sft import SFTConfig, read_rows, run_sft, save_adapter, trained_settings
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "mini-sed.yaml"
 MINI_CLIPS = "runs/mini/clips"
@@ -25,7 +25,24 @@ def render_mini_clips(config: SFTConfig) -> None:
     from mini_base import BaseConfig, render_clips
 
     with PartialState(cpu=config.cpu).main_process_first():
-        render_clips(BaseConfig(data=config.data))
+        render_clips(BaseConfig(data=config.data), ("train", "validation"))
+
+
+def load_base(config: SFTConfig) -> Checkpoint:
+    """What is trained is held in 32 bits: steps of the optimizer are smaller than what 16 bits can tell apart. A base
+    that stays as it is under adapters is held in 16 (where the run computes in 16), or in 4."""
+    dtype = torch.bfloat16 if config.tuning != "full" and config.bf16 else torch.float32
+    if config.tuning == "qlora":
+        device = "cpu" if config.cpu or not torch.cuda.is_available() else f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return load_checkpoint(config.model, device=device, dtype=dtype, quantization="nf4")
+    return load_checkpoint(config.model, device="cpu", dtype=dtype)
+
+
+def evaluation(config: SFTConfig):
+    """Rule-based scores and samples of answers on the first studio clips of the split validation."""
+    from saber.eval.studio import quick_scores
+
+    return lambda checkpoint: quick_scores(checkpoint, config.data, "validation", config.eval_clips)
 
 
 def main() -> None:
@@ -34,19 +51,23 @@ def main() -> None:
     if alone and (config.cpu or not torch.cuda.is_available()):
         torch.set_num_threads(os.cpu_count() or 1)  # accelerate leaves a process one thread
     try:
-        # In 32 bit, whatever computes: steps of the optimizer are smaller than what 16 bits can tell apart.
-        checkpoint = load_checkpoint(config.model, device="cpu", dtype=torch.float32)
+        checkpoint = load_base(config)
         if config.data == MINI_CLIPS:
             render_mini_clips(config)
         rows = read_rows(config.data, config.split, config.seed)
         checkpoint = replace(checkpoint, settings=trained_settings(checkpoint.settings, config))
-        summary = run_sft(checkpoint, rows, config)
+        summary = run_sft(checkpoint, rows, config, evaluate=evaluation(config) if config.eval_clips else None)
     except (ValueError, OSError) as error:  # of a checkpoint, data, a prompt, a setting: each says what and where
         sys.exit(f"train/sft.py: {error}")
+    tuned = summary.pop("tuned")
     if summary["is_main_process"]:
-        checkpoint.save(Path(config.output_dir) / "checkpoint")
+        folder = Path(config.output_dir) / ("checkpoint" if config.tuning == "full" else "adapter")
+        if config.tuning == "full":
+            checkpoint.save(folder)
+        else:
+            save_adapter(tuned, checkpoint, folder)
         write_run(config.output_dir, config, rows=len(rows), settings=asdict(checkpoint.settings), **summary)
-        print(f"written to {Path(config.output_dir) / 'checkpoint'}")
+        print(f"written to {folder}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loop import learning_rate_at, run_sft
 from saber.sft.loss import AnswerLoss
 from saber.sft.rows import DataError, Row, read_rows
+from saber.sft.tuning import merge_adapter, prepare_tuning, save_adapter
 
 __all__ = [
     "IGNORED", "AnswerLoss", "DataError", "Example", "ExampleBuilder", "MediaCache", "Row", "SFTConfig",
-    "build_example", "collate", "epoch_batches", "example_stream", "learning_rate_at", "option", "read_rows",
-    "run_sft", "trained_settings",
+    "build_example", "collate", "epoch_batches", "example_stream", "learning_rate_at", "merge_adapter", "option",
+    "prepare_tuning", "read_rows", "run_sft", "save_adapter", "trained_settings",
 ]  # fmt: skip

@@ -84,29 +84,27 @@ def epoch_batches(count: int, batch_size: int, seed: int) -> list[list[int]]:
     return [batch for batch in batches if len(batch) == batch_size] or batches
 
 
-class _Rows(torch.utils.data.Dataset):
-    """Row number -> Example, or the error that its clip raised (named and counted by the loop)."""
+class _Built(torch.utils.data.Dataset):
+    """Item -> what ``build`` makes of it, or the error that its clip raised (named and counted by the loop)."""
 
-    def __init__(self, rows: Sequence[Row], build: Callable[[Row], Example]) -> None:
-        self.rows, self.build = rows, build
+    def __init__(self, build: Callable[[Any], Any]) -> None:
+        self.build = build
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Example | media.MediaError:
+    def __getitem__(self, item: Any) -> Any:
         try:
-            return self.build(self.rows[index])
+            return self.build(item)
         except media.MediaError as error:
             return error
 
 
 def example_stream(
-    rows: Sequence[Row], build: Callable[[Row], Example], batches: Iterable[list[int]], workers: int
+    build: Callable[[Row], Example], batches: Iterable[list[Row]], workers: int
 ) -> Iterator[list[Example | media.MediaError]]:
-    """Lists of examples, one list a batch of row numbers, built ahead of the model in ``workers`` processes."""
+    """Lists of examples, one list a batch of rows, built ahead of the model in ``workers`` processes. ``batches`` is
+    read as far as they have got and no further, so it may be endless."""
     loader = torch.utils.data.DataLoader(
-        _Rows(rows, build),
-        batch_sampler=list(batches),
+        _Built(build),
+        batch_sampler=batches,  # what the loader takes for indices are the rows themselves
         num_workers=workers,
         collate_fn=list,
         prefetch_factor=4 if workers else None,

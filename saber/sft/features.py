@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +49,16 @@ class MediaCache:
         inputs["use_audio_in_video"] = bool(inputs["use_audio_in_video"])
         return inputs
 
-    def fill(self, clips: Sequence[Clip], workers: int) -> None:
-        """Encodes the clips that are not kept yet. Decoding runs ahead in ``workers`` processes. Clips that cannot be
-        decoded are left out; training names them when it meets them."""
-        missing = {path: clip for clip in clips if (path := self._path(clip)) and not path.exists()}
+    def fill(self, clips: Sequence[Clip], workers: int, share: slice = slice(None)) -> None:
+        """Encodes the clips that are not kept yet, of the different ones those of ``share``. Decoding runs ahead in
+        ``workers`` processes. Clips that cannot be decoded are left out; training names them when it meets them."""
+        known = list({path: clip for clip in clips if (path := self._path(clip))}.items())
+        missing = {path: clip for path, clip in known[share] if not path.exists()}
         if not missing:
             return
-        rows = [Row(clip, "", "") for clip in missing.values()]
-        build = ExampleBuilder(self)
-        stream = example_stream(rows, build.media, [[index] for index in range(len(rows))], workers)
+        stream = example_stream(self.load, [[clip] for clip in missing.values()], workers)
         model = self.checkpoint.model
-        for path, (inputs,) in tqdm(zip(missing, stream, strict=True), total=len(rows), unit="clip", desc="encode"):
+        for path, (inputs,) in tqdm(zip(missing, stream, strict=True), total=len(missing), unit="clip", desc="encode"):
             if isinstance(inputs, media.MediaError):
                 continue
             with torch.inference_mode():
@@ -90,13 +89,10 @@ class MediaCache:
 
 @dataclass(frozen=True)
 class ExampleBuilder:
-    """What a loader's worker makes of a row: its media alone, or the whole example."""
+    """What a loader's worker makes of a row."""
 
     cache: MediaCache
-    prompts: Mapping[str, str] = field(default_factory=dict)
-
-    def media(self, row: Row) -> dict[str, Any]:
-        return self.cache.load(row.clip)
+    prompts: Mapping[str, str]
 
     def example(self, row: Row) -> Example:
         inputs = self.cache.load(row.clip)

@@ -1,15 +1,19 @@
-"""The loop that trains: steps, learning rate, log, checkpoints that a killed run goes on from."""
+"""The loop that trains: one optimizer step after the other, over one process or many.
+
+Every process takes its share of each global batch, splits it by length into micro-batches and weighs its sum by the
+answer tokens of all processes, so the loss and the gradient are those of one process with the whole batch.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
 import math
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -20,7 +24,13 @@ from saber.sft.config import SFTConfig
 from saber.sft.examples import IGNORED, Example, collate, epoch_batches, example_stream
 from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loss import AnswerLoss
+from saber.sft.report import Report
 from saber.sft.rows import DataError, Row
+from saber.sft.state import State
+from saber.sft.tuning import prepare_tuning
+
+#: As few clips as this say nothing about how many of the data cannot be decoded.
+FEWEST_SKIPPED = 20
 
 
 def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:
@@ -32,172 +42,213 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) ->
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+class RowList:
+    """A source whose rows are all at hand."""
+
+    def __init__(self, name: str, rows: Sequence[Row]) -> None:
+        self.name, self.rows = name, rows
+
+    def count(self) -> int:
+        return len(self.rows)
+
+    def digest(self) -> str:
+        found = hashlib.sha256()
+        for row in self.rows:
+            found.update(f"{row.clip.id}\0{row.prompt}\0{row.answer}\0".encode())
+        return found.hexdigest()
+
+    def batches(self, batch_size: int, seed: int, first: int = 0) -> Iterator[list[Row]]:
+        """Global batches from step ``first`` on, without end; each epoch has an order of its own."""
+        per_epoch = max(1, len(self.rows) // batch_size)
+        epoch, skip = divmod(first, per_epoch)
+        while True:
+            for batch in epoch_batches(len(self.rows), batch_size, seed * 1000 + epoch)[skip:]:
+                yield [self.rows[index] for index in batch]
+            epoch, skip = epoch + 1, 0
+
+
 def run_sft(
-    checkpoint: Checkpoint, rows: Sequence[Row], config: SFTConfig, prompts: Mapping[str, str] | None = None
+    checkpoint: Checkpoint,
+    rows: Any,
+    config: SFTConfig,
+    prompts: Mapping[str, str] | None = None,
+    evaluate: Callable[[Checkpoint], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Trains in place and writes ``output_dir/log.jsonl`` and resumable state. Returns a summary.
+    """Trains in place; writes ``output_dir/log.jsonl``, ``progress.png`` and resumable state. Returns a summary.
 
-    ``prompts``: prompt key -> text (default: the checkpoint's). Killed and started again with the same configuration
-    it goes on from the last saved step, without decoding what it skips. A clip that cannot be decoded is named and
-    counted; more than one in ten stops the run.
+    ``rows``: a list of rows, or a source with ``name``, ``count()``, ``digest()`` and ``batches(batch_size, seed,
+    first)``. ``prompts``: prompt key -> text (default: the checkpoint's). ``evaluate``: gives "scores" and "samples"
+    of a checkpoint, asked every ``config.eval_every`` steps. Killed and started again with the same configuration it
+    goes on from the last saved step, without decoding what it skips. A clip that cannot be decoded is named and
+    counted; more than ``config.max_skipped_share`` of them stops the run with a DataError, as does a source without
+    rows. OSError where a checkpoint cannot be written.
     """
-    from accelerate import Accelerator
-
-    if not rows:
-        raise DataError(f"data {config.data!r}: the split {config.split!r} has no rows")
-    accelerator = Accelerator(mixed_precision="bf16" if config.bf16 else "no", cpu=config.cpu)
+    source = RowList(config.data, rows) if isinstance(rows, Sequence) else rows
+    steps = count_steps(source, config)
+    accelerator = build_accelerator(config)
     torch.manual_seed(config.seed)
-    model, out = checkpoint.model.to(accelerator.device), Path(config.output_dir)
-    prompts = prompts or checkpoint.settings.prompts
-    tokenizer = checkpoint.processor.tokenizer
-    cache = MediaCache(checkpoint, None if config.train_encoders else config.cache_dir)
-    model.requires_grad_(True)
-    for encoder in (model.model.visual, model.model.audio_tower):
-        encoder.requires_grad_(config.train_encoders)
-
-    if cache.folder:
-        with accelerator.main_process_first():
-            cache.fill([row.clip for row in rows], config.workers)
-    build = ExampleBuilder(cache, prompts).example
-    per_epoch = max(1, len(rows) // config.batch_size)
-    steps = config.max_steps or math.ceil(per_epoch * config.epochs)
-    plan: list[list[int]] = []
-    for epoch in range(math.ceil(steps / per_epoch) + 1):
-        plan += epoch_batches(len(rows), config.batch_size, config.seed * 1000 + epoch)
-    plan = plan[:steps]
-
-    decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-    )
-    loss_module = AnswerLoss(model, config.train_encoders)
-    loss_module, optimizer = accelerator.prepare(loss_module, optimizer)
-    state_path = out / "state.pt"
-    course = {name: getattr(config, name) for name in _COURSE}
-    course |= {"start": checkpoint.fingerprint(), "rows": _digest(rows)}
-    first = _restore(state_path, course, accelerator.unwrap_model(loss_module).model, optimizer)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    mine = [batch[rank::world] for batch in plan[first:]]
+    facts = {"start": checkpoint.fingerprint(), "rows": source.digest()}
+    out = Path(config.output_dir)
     out.mkdir(parents=True, exist_ok=True)
-    log = _open_log(out / "log.jsonl", first) if accelerator.is_main_process else None
-    bar = tqdm(total=steps, initial=first, unit="step", disable=not accelerator.is_main_process)
-    skipped, seen, waited, began, records = 0, 0, 0.0, time.perf_counter(), []
-    stream = example_stream(rows, build, mine, config.workers)
+    model, tokenizer = checkpoint.model.to(accelerator.device), checkpoint.processor.tokenizer
+    cache = MediaCache(checkpoint, None if config.train_encoders else config.cache_dir)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if cache.folder and hasattr(source, "rows"):
+        cache.fill([row.clip for row in source.rows], config.workers, slice(rank, None, world))
+        accelerator.wait_for_everyone()
+
+    tuned = prepare_tuning(checkpoint, config)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}],
+        lr=config.learning_rate, betas=(0.9, 0.98),
+    )  # fmt: skip
+    loss_module = AnswerLoss(model, config.train_encoders, same_path=world > 1)
+    loss_module, optimizer = accelerator.prepare(loss_module, optimizer)
+    state = State(out, config, facts, accelerator, loss_module, optimizer)
+    first = state.restore()
+    report = Report(out, first, steps, accelerator)
+    builder = ExampleBuilder(cache, prompts or checkpoint.settings.prompts)
+    stand_in = idle_example(tokenizer)
+    mine = (batch[rank::world] for batch in source.batches(config.batch_size, config.seed, first))
+    stream = example_stream(builder.example, mine, config.workers)
+    skipped, seen = 0, 0
     model.train()
     for step in range(first, steps):
         at = time.perf_counter()
-        loaded = next(stream)
-        waited += time.perf_counter() - at
+        loaded = next(stream, None)
+        report.waited += time.perf_counter() - at
+        if loaded is None:
+            raise DataError(f"data {source.name!r} ended at step {step} of {steps}; lower max_steps or give more data")
         examples = []
         for item in loaded:
             if isinstance(item, media.MediaError):
-                skipped += 1
                 tqdm.write(f"skipped: {item}")
             else:
                 examples.append(item)
-        seen += len(loaded)
-        if skipped > 20 and skipped > 0.1 * seen:
-            raise DataError(f"data {config.data!r}: {skipped} of {seen} clips, named above, could not be decoded")
-        rate = learning_rate_at(step, steps, config.learning_rate, config.warmup_share)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        learned = _update(accelerator, loss_module, optimizer, examples, config, tokenizer.pad_token_id)
-        bar.update()
-        if learned:
-            bar.set_postfix(loss=f"{learned[0]:.3f}", refresh=False)
-        if learned and log and (step % config.log_every == 0 or step == steps - 1):
+        # What all processes have: examples, skipped clips, answer tokens, and the most micro-batches of any of them.
+        own = [len(examples), len(loaded) - len(examples), sum(int((e.labels != IGNORED).sum()) for e in examples),
+               sum(map(len, examples)), math.ceil(len(examples) / config.micro_batch_size)]  # fmt: skip
+        everyone = accelerator.gather(torch.tensor([own], device=accelerator.device))
+        _, bad, answer_tokens, tokens, _ = everyone.sum(0).tolist()
+        skipped, seen = skipped + bad, seen + int(everyone[:, :2].sum())
+        if skipped > max(FEWEST_SKIPPED, config.max_skipped_share * seen):
+            raise DataError(
+                f"data {source.name!r}: {skipped} of {seen} clips, named above, could not be decoded, more than "
+                f"max_skipped_share {config.max_skipped_share}; mend or remove them, or raise it"
+            )
+        learned = None
+        if answer_tokens:
+            rate = learning_rate_at(step, steps, config.learning_rate, config.warmup_share)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(hash((config.seed, step, rank)) % 2**63)  # of dropout: the same after a restart
+            parts = micro_batches(examples, config.micro_batch_size, int(everyone[:, 4].max()), stand_in)
+            learned = update(accelerator, loss_module, optimizer, parts, answer_tokens, config, tokenizer.pad_token_id)
+        report.clips, report.tokens = report.clips + int(everyone[:, 0].sum()), report.tokens + tokens
+        report.step(learned and learned[0])
+        if learned and (step % config.log_every == 0 or step == steps - 1):
             loss, norm = learned
-            spent = time.perf_counter() - began
-            record = {
-                "step": step, "loss": round(loss, 5), "learning_rate": rate, "grad_norm": round(norm, 4),
-                "clips_per_s": round(seen * world / spent, 2), "waiting_share": round(waited / spent, 4),
-                "skipped": skipped,
-            }  # fmt: skip
-            records.append(record)
-            log.write(json.dumps(record) + "\n")
-            log.flush()
+            report.record(step, loss=round(loss, 5), learning_rate=rate, grad_norm=round(norm, 4), skipped=skipped)
+        at = time.perf_counter()
         if (step + 1) % config.save_every == 0 or step == steps - 1:
-            _save(state_path, course, step + 1, accelerator, loss_module, optimizer)
-    bar.close()
-    if log:
-        log.close()
+            state.save(step + 1)
+        if evaluate and ((step + 1) % config.eval_every == 0 or step == steps - 1):
+            if accelerator.is_main_process:
+                report.evaluation(step, evaluate(checkpoint))
+                report.plot()
+                model.train()
+            accelerator.wait_for_everyone()
+        report.paused += time.perf_counter() - at
+    report.close()
     model.eval()
     return {
-        "steps": steps, "skipped": skipped, "seconds": round(time.perf_counter() - began, 1), "log": records[-5:],
-        "is_main_process": accelerator.is_main_process,
+        "steps": steps, "skipped": skipped, "seconds": round(report.spent_s, 1), "log": report.last,
+        "data": facts["rows"], "is_main_process": accelerator.is_main_process, "tuned": tuned,
     }  # fmt: skip
 
 
-def _update(
-    accelerator: Any, loss_module: Any, optimizer: Any, examples: list[Example], config: SFTConfig, pad_token_id: int
-) -> tuple[float, float] | None:
-    """One optimizer step on this process's examples. Returns the mean loss over the answer tokens of all processes and
-    the gradient's norm; None if no process has an example (no clip of the step could be decoded)."""
-    answer_tokens = sum(int((example.labels != IGNORED).sum()) for example in examples)
-    everywhere = accelerator.reduce(torch.tensor(float(answer_tokens), device=accelerator.device))
-    if not everywhere:
-        return None
+def count_steps(source: Any, config: SFTConfig) -> int:
+    """Optimizer steps of the run. Raises DataError for a source without rows, or of unknown length without a bound."""
+    count = source.count()
+    if count == 0:
+        raise DataError(f"data {source.name!r}: the split {config.split!r} has no rows")
+    if config.max_steps:
+        return config.max_steps
+    if count is None:
+        raise DataError(f"data {source.name!r} does not say how many rows it has; give max_steps")
+    return math.ceil(max(1, count // config.batch_size) * config.epochs)
+
+
+def build_accelerator(config: SFTConfig) -> Any:
+    """accelerate's Accelerator for the run. Raises ValueError with the reason for what the engine cannot do."""
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    tracker = None if config.report_to == "none" else config.report_to
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.bf16 else "no", cpu=config.cpu, log_with=tracker,
+        project_dir=config.output_dir,
+        # Encoding, evaluation and checkpoints make processes wait for each other longer than the default.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=3))],
+    )  # fmt: skip
+    if tracker:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers("saber-sft", config=dataclasses.asdict(config))
+    plugin = accelerator.state.deepspeed_plugin
+    stage = plugin.zero_stage if plugin else 0
+    engine = f"DeepSpeed ZeRO-{stage}" if plugin else accelerator.distributed_type.value
+    if stage == 3 or engine == "FSDP":
+        if config.tuning == "qlora":
+            raise ValueError(
+                f"{engine} cannot split 4-bit weights among processes; use ZeRO-2, or lora instead of qlora"
+            )
+        if config.eval_clips:
+            raise ValueError(
+                f"{engine} leaves no process with a whole model to answer with; give eval_clips 0 and evaluate the "
+                "checkpoint afterwards"
+            )
+    if plugin:
+        # We accumulate and clip ourselves, at the boundaries that we know.
+        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.micro_batch_size
+        plugin.deepspeed_config["gradient_accumulation_steps"] = 1
+        plugin.deepspeed_config["gradient_clipping"] = config.max_grad_norm
+        plugin.deepspeed_config.setdefault("zero_allow_untested_optimizer", True)
+    return accelerator
+
+
+def idle_example(tokenizer: Any) -> Example:
+    """An example that teaches nothing, for a process whose share of a step is smaller than another's."""
+    ids = torch.tensor(tokenizer.encode("idle"))
+    return Example(ids, torch.full_like(ids, IGNORED), torch.arange(len(ids)).expand(3, -1), {})
+
+
+def micro_batches(examples: Sequence[Example], size: int, count: int, stand_in: Example) -> list[list[Example]]:
+    """Exactly ``count`` micro-batches of at most ``size`` examples of like length."""
+    ordered = sorted(examples, key=len)
+    parts = [list(ordered[at : at + size]) for at in range(0, len(ordered), size)]
+    return parts + [[stand_in]] * (count - len(parts))
+
+
+def update(
+    accelerator: Any, loss_module: Any, optimizer: Any, parts: Sequence[Sequence[Example]], answer_tokens: int,
+    config: SFTConfig, pad_token_id: int,
+) -> tuple[float, float]:  # fmt: skip
+    """One optimizer step on this process's micro-batches. ``answer_tokens``: of all processes. Returns the mean loss
+    over these and the gradient's norm before clipping."""
     summed = torch.zeros((), device=accelerator.device)
-    examples = sorted(examples, key=len)
-    for at in range(0, len(examples), config.micro_batch_size):
-        batch = collate(examples[at : at + config.micro_batch_size], pad_token_id)
-        with accelerator.autocast():
-            total, _ = loss_module({key: value.to(accelerator.device) for key, value in batch.items()})
-        # Processes average their gradients, so each scales its sum to the mean over all answer tokens.
-        accelerator.backward(total * accelerator.num_processes / everywhere)
+    for number, part in enumerate(parts):
+        batch = {key: value.to(accelerator.device) for key, value in collate(part, pad_token_id).items()}
+        is_last = number == len(parts) - 1
+        accelerator.gradient_state._set_sync_gradients(is_last)  # DeepSpeed steps inside the last backward
+        with accelerator.no_sync(loss_module) if not is_last else torch.enable_grad():
+            with accelerator.autocast():
+                total, _ = loss_module(batch)
+            # Processes average their gradients, so each scales its sum to the mean over all answer tokens.
+            accelerator.backward(total * accelerator.num_processes / answer_tokens)
         summed += total.detach()
     norm = accelerator.clip_grad_norm_(loss_module.parameters(), config.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return float(accelerator.reduce(summed) / everywhere), float(norm)
-
-
-def _open_log(path: Path, first: int) -> TextIO:
-    """The log, to be continued at step ``first``: lines of steps that a killed run did but did not save are dropped."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < first]
-    path.write_text("".join(kept), encoding="utf-8")
-    return path.open("a", encoding="utf-8")
-
-
-#: Fields that decide what a run learns; a run is not continued with another value of one, nor from another base
-#: ("start") or on other rows ("rows").
-_COURSE = (
-    "model", "data", "split", "prompt", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_share",
-    "weight_decay", "max_grad_norm", "train_encoders", "seed",
-)  # fmt: skip
-
-
-def _digest(rows: Sequence[Row]) -> str:
-    found = hashlib.sha256()
-    for row in rows:
-        found.update(f"{row.clip.id}\0{row.prompt}\0{row.answer}\0".encode())
-    return found.hexdigest()
-
-
-def _save(path: Path, course: Mapping, step: int, accelerator: Any, loss_module: Any, optimizer: Any) -> None:
-    if not accelerator.is_main_process:
-        return
-    part = path.with_suffix(".part")
-    model = accelerator.unwrap_model(loss_module).model
-    torch.save(
-        {"step": step, "course": dict(course), "model": model.state_dict(), "optimizer": optimizer.state_dict()}, part
-    )
-    os.replace(part, path)
-
-
-def _restore(path: Path, course: Mapping[str, Any], model: torch.nn.Module, optimizer: Any) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, value in course.items():
-        before = state["course"].get(name)
-        if value != before:
-            what = {"start": "another base", "rows": "other rows"}.get(name, f"{name} = {before!r}, not {value!r}")
-            raise DataError(f"{path} was written with {what}; use the same to go on, or another output_dir")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return float(accelerator.reduce(summed) / answer_tokens), float(norm or 0.0)

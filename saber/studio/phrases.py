@@ -457,13 +457,14 @@ CANONICAL_SHARE = 0.85  # of answers that use an emotion's first label
 _SEED_SALT = 0x5ABE2
 
 
-def annotate(spec: ClipSpec) -> Annotation:
-    """The annotation of one clip in ``spec.language`` ("en" or "zh"; KeyError otherwise).
+def annotate(spec: ClipSpec, wording: int = 0) -> Annotation:
+    """The annotation of one clip in ``spec.language`` ("en" or "zh"; KeyError otherwise). ``wording``: which of the
+    many ways to say it.
 
     Says of each thing that cannot be perceived why not, and claims nothing about it. The same spec gives the same
     text; two specs with one seed take the same turns of phrase, whatever is true of them.
     """
-    generator = random.Random(spec.seed ^ _SEED_SALT)
+    generator = random.Random(spec.seed ^ _SEED_SALT if wording == 0 else f"{spec.seed}/{wording}")
     return compose(causes.truth(spec), spec.incomplete, spec.language, {slot: generator.random() for slot in SLOTS})
 
 

@@ -1,8 +1,8 @@
 """Renders clips to real mp4 files (H.264 + AAC) with their annotation and truth, on all cores, resumable.
 
 Goes in: a ``Mix`` and a number of clips. Comes out: a folder that ``datasets.load_dataset`` reads:
-``OUT/<split>/media/000/<id>.mp4``, ``OUT/<split>/clips.parquet`` (one row a clip: the published record, the truth of
-each attribute, who and what) and ``OUT/README.md`` (its configuration). Run:
+``OUT/<split>/media/000/<id>.mp4``, ``OUT/<split>/clips.parquet`` (one row a clip and wording: the published record, the
+truth of each attribute, who and what) and ``OUT/README.md`` (its configuration). Run:
 ``python -m saber studio OUT --clips 100``.
 """
 
@@ -71,18 +71,19 @@ def render(spec: ClipSpec, path: str | os.PathLike) -> float:
     return count / spec.fps if picture is not None else sound.duration_s
 
 
-def record(spec: ClipSpec, video: str, duration_s: float, written_in: str = "") -> dict[str, Any]:
-    """One row: the published record, then the truth. ``video`` is a path inside the data set's folder."""
+def record(spec: ClipSpec, video: str, duration_s: float, written_in: str = "", wording: int = 0) -> dict[str, Any]:
+    """One row: the published record, then the truth. ``video`` is a path inside the data set's folder. Wordings after
+    the first have an id of their own."""
     facts = truth(spec)
     written_in = written_in or spec.language
     verdict = judge(facts.get("face"), facts.get("voice"), facts.get("valence"), facts.get("event", "none"))
     return {
-        "id": spec.id,
+        "id": f"{spec.id}~{wording}" if wording else spec.id,
         "video": video,
         "language": written_in,
         "spoken_language": spec.language,
         "relation": "",
-        **phrases.annotate(replace(spec, language=written_in)).to_json(),
+        **phrases.annotate(replace(spec, language=written_in), wording).to_json(),
         "truth": {name: facts.get(name) for name in TRUTH},
         "intensity": verdict.intensity,
         "carriers": list(verdict.carriers),
@@ -124,7 +125,10 @@ def _render_some(folder: str, mix: Mix, indices: list[int]) -> list[dict[str, An
         video = f"{mix.split}/media/{index // 1000:03d}/{spec.id}.mp4"
         target = Path(folder).parent / video
         target.parent.mkdir(parents=True, exist_ok=True)
-        rows.append({"index": index, **record(spec, video, render(spec, target), annotation_language(mix, spec))})
+        duration_s = render(spec, target)
+        for wording in range(mix.wordings):
+            row = record(spec, video, duration_s, annotation_language(mix, spec, wording), wording)
+            rows.append({"index": index, **row})
     return rows
 
 
@@ -141,8 +145,11 @@ def run_studio(out: str | os.PathLike, mix: Mix, clips: int, workers: int | None
     folder.mkdir(parents=True, exist_ok=True)
     _check_settings(folder, mix)
     journal = folder / "clips.jsonl.part"
-    done = {row["index"]: row for row in _read_rows(folder, journal)}
-    todo = [index for index in range(clips) if index not in done]
+    done: dict[int, dict[str, dict[str, Any]]] = {}  # clip number -> id -> row
+    for row in _read_rows(folder, journal):
+        done.setdefault(row["index"], {})[row["id"]] = row
+    # A journal that was cut off can end between two wordings of a clip.
+    todo = [index for index in range(clips) if len(done.get(index, ())) < mix.wordings]
     workers = workers or os.cpu_count() or 1
     batches = [todo[at : at + 8] for at in range(0, len(todo), 8)]
     with (
@@ -151,11 +158,13 @@ def run_studio(out: str | os.PathLike, mix: Mix, clips: int, workers: int | None
     ):
         for rows in _map(batches, str(folder), mix, workers):
             for row in rows:
-                done[row["index"]] = row
+                done.setdefault(row["index"], {})[row["id"]] = row
                 out_file.write(json.dumps(row, ensure_ascii=False) + "\n")
             out_file.flush()
-            bar.update(len(rows))
-    table = pa.Table.from_pylist([_without_index(done[index]) for index in sorted(done)], schema=SCHEMA)
+            bar.update(len(rows) // mix.wordings)
+    table = pa.Table.from_pylist(
+        [_without_index(row) for index in sorted(done) for row in done[index].values()], schema=SCHEMA
+    )
     pq.write_table(table, folder / "clips.parquet.part")
     os.replace(folder / "clips.parquet.part", folder / "clips.parquet")
     journal.unlink()
@@ -169,6 +178,11 @@ def read_rows(folder: str | os.PathLike) -> list[dict[str, Any]]:
     if not path.exists():
         raise StudioError(f"{folder} holds no clips.parquet; render it first: python -m saber studio OUT --clips N")
     return pq.read_table(path).to_pylist()
+
+
+def first_wordings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a clip."""
+    return [row for row in rows if "~" not in row["id"]]
 
 
 def _map(batches: list[list[int]], folder: str, mix: Mix, workers: int) -> Iterator[list[dict[str, Any]]]:
@@ -191,7 +205,7 @@ def _check_settings(folder: Path, mix: Mix) -> None:
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         for name, value in settings.items():
-            if before.get(name) != value:
+            if before.get(name, getattr(Mix, name, None)) != value:
                 raise StudioError(
                     f"{folder} was rendered with {name} = {before.get(name)!r}, not {value!r}; "
                     "use the same settings to go on, or another folder"
@@ -206,7 +220,7 @@ def _read_rows(folder: Path, journal: Path) -> Iterator[dict[str, Any]]:
     """Rows that are finished: those of the table, then those of a run that was cut off (a torn last line is left)."""
     if (folder / "clips.parquet").exists():
         for row in read_rows(folder):
-            yield {"index": int(row["id"].rsplit("-", 1)[1]), **row}
+            yield {"index": int(row["id"].rsplit("-", 1)[1].partition("~")[0]), **row}
     if journal.exists():
         whole, _, torn = journal.read_bytes().rpartition(b"\n")  # bytes: it may be torn inside a character
         if torn:

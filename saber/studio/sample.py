@@ -51,7 +51,8 @@ SHARES = (
 @dataclass(frozen=True)
 class Mix:
     """What to draw from. ``conflict_share``: share of complete clips whose picture and voice disagree (0 to 1).
-    ``other_language_share``: share of clips whose annotation is written in the language that is not spoken."""
+    ``other_language_share``: share of annotations that are written in the language that is not spoken. ``wordings``:
+    annotations of each clip, each in other words; a model that is shown one only learns it by heart."""
 
     split: str = "train"
     seed: int = 0
@@ -60,6 +61,7 @@ class Mix:
     incomplete: bool = True
     other_language_share: float = 0.0
     size: int = 112
+    wordings: int = 1
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -69,6 +71,8 @@ class Mix:
         for name in ("conflict_share", "other_language_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.wordings < 1:
+            raise ValueError(f"wordings is {self.wordings}; it must be at least 1")
         if not 64 <= self.size <= 1080 or self.size % 2:
             raise ValueError(f"size is {self.size}; it must be an even number of pixels from 64 to 1080")
 
@@ -155,9 +159,10 @@ def draw_spec(mix: Mix, index: int) -> ClipSpec:
     )
 
 
-def annotation_language(mix: Mix, spec: ClipSpec) -> str:
-    """The language that the clip's annotation is written in: the spoken one but for the share that the mix asks for."""
-    if random.Random(spec.seed).random() >= mix.other_language_share:
+def annotation_language(mix: Mix, spec: ClipSpec, wording: int = 0) -> str:
+    """The language that an annotation is written in: the spoken one but for the share that the mix asks for."""
+    drawn = random.Random(spec.seed if wording == 0 else f"language/{spec.seed}/{wording}").random()
+    if drawn >= mix.other_language_share:
         return spec.language
     return next(language for language in LANGUAGES if language != spec.language)
 

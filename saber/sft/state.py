@@ -1,0 +1,106 @@
+"""Resumable state of a run: what a killed run goes on from.
+
+One process, or several that each hold the whole model: ``state.pt`` with the trained parameters and the optimizer.
+Sharded runs (DeepSpeed, FSDP): accelerate's own folder, ``state-<step>``, named by ``state.json``. Either is written
+beside its place and moved there whole, so a kill or a full disk leaves the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saber.sft.config import SFTConfig
+from saber.sft.rows import DataError
+
+#: Fields that decide what a run learns; a run is not continued with another value of one, nor from another base
+#: ("start") or on other rows ("rows").
+COURSE = (
+    "model", "data", "split", "prompt", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_share",
+    "weight_decay", "max_grad_norm", "tuning", "lora_r", "lora_alpha", "lora_dropout", "train_encoders", "seed",
+)  # fmt: skip
+
+
+class State:
+    """The state of one run in ``folder``. ``module``, ``optimizer``: as ``accelerator.prepare`` gave them."""
+
+    def __init__(
+        self, folder: Path, config: SFTConfig, facts: Mapping[str, Any], accelerator: Any, module: Any, optimizer: Any
+    ) -> None:
+        self.folder, self.accelerator, self.module, self.optimizer = folder, accelerator, module, optimizer
+        self.course = {name: getattr(config, name) for name in COURSE} | dict(facts)
+        self.sharded = accelerator.distributed_type.value in ("DEEPSPEED", "FSDP")
+        self.whole, self.pointer = folder / "state.pt", folder / "state.json"
+
+    def restore(self) -> int:
+        """Loads the last state, if there is one. Returns the number of steps that it has done. Raises DataError where
+        it is that of another run."""
+        if self.sharded:
+            if not self.pointer.exists():
+                return 0
+            record = json.loads(self.pointer.read_text(encoding="utf-8"))
+            self._check(record["course"], self.pointer)
+            self.accelerator.load_state(str(self.folder / record["folder"]))
+            return int(record["step"])
+        if not self.whole.exists():
+            return 0
+        state = torch.load(self.whole, map_location="cpu", weights_only=True)
+        self._check(state["course"], self.whole)
+        model = self.accelerator.unwrap_model(self.module).model
+        model.load_state_dict(state["model"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+
+    def save(self, step: int) -> None:
+        """Every process calls it. Raises OSError in all of them where the main one cannot write."""
+        problem = ""
+        try:
+            self._save_shards(step) if self.sharded else self._save_whole(step)
+        except (OSError, RuntimeError) as error:  # torch reports a disk that fills up as a RuntimeError
+            problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        flags = self.accelerator.gather(torch.tensor([bool(problem)], device=self.accelerator.device))
+        if flags.any():
+            raise OSError(
+                f"the state of step {step} cannot be written to {self.folder} ({problem or 'on another process'}); "
+                "the one before it is whole: make room and start the same command again"
+            )
+
+    def _save_whole(self, step: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        model = self.accelerator.unwrap_model(self.module).model
+        trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+        state = {"step": step, "course": self.course, "model": trained, "optimizer": self.optimizer.state_dict()}
+        part = self.whole.with_suffix(".part")
+        try:
+            torch.save(state, part)
+            os.replace(part, self.whole)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _save_shards(self, step: int) -> None:
+        folder = self.folder / f"state-{step}"
+        self.accelerator.save_state(str(folder))
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        part = self.pointer.with_suffix(".part")
+        record = {"step": step, "course": self.course, "folder": folder.name}
+        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, self.pointer)
+        for old in self.folder.glob("state-*"):
+            if old.name != folder.name:
+                shutil.rmtree(old)
+
+    def _check(self, before: Mapping[str, Any], path: Path) -> None:
+        for name, value in self.course.items():
+            if value != before.get(name):
+                other = f"{name} = {before.get(name)!r}, not {value!r}"
+                what = {"start": "another base", "rows": "other rows"}.get(name, other)
+                raise DataError(f"{path} was written with {what}; use the same to go on, or another output_dir")

@@ -1,0 +1,120 @@
+"""train/sft.py in several processes: the losses of one process, whatever share of a batch each has."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def train(
+    out: Path, model: Path, data: Path, *options: object, processes: int = 1, environment: dict | None = None,
+    kill_after: int | None = None,
+):  # fmt: skip
+    """Runs the script as a user would, on CPUs; ``kill_after``: kills it once it has logged so many steps. Returns
+    (step, loss, gradient norm) of each line of its log, and what it said."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    settings = {
+        "model": model, "data": data, "output_dir": out, "max_steps": 3, "batch_size": 5, "micro_batch_size": 2,
+        "learning_rate": 1e-2, "bf16": "false", "cpu": "true", "workers": 0, "cache_dir": "none", "log_every": 1,
+    }  # fmt: skip
+    given = [*settings.items(), *zip(options[::2], options[1::2], strict=True)]
+    words = [str(word) for name, value in given for word in (f"--{name}", value)]
+    log = out / "log.jsonl"
+    with subprocess.Popen(
+        [*command, "train/sft.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}, start_new_session=True,
+    ) as process:  # fmt: skip
+        while kill_after is not None and process.poll() is None:
+            if log.exists() and log.read_text(encoding="utf-8").count("\n") >= kill_after:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.02)
+        said, _ = process.communicate(timeout=240)
+    assert process.returncode == (0 if kill_after is None else -signal.SIGKILL), said[-4000:]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in lines], said
+
+
+def assert_alike(one, other, relative: float = 2e-4) -> None:
+    assert [step for step, *_ in one] == [step for step, *_ in other]
+    for (_, *left), (_, *right) in zip(one, other, strict=True):
+        assert right == pytest.approx(left, rel=relative)
+
+
+@pytest.fixture(scope="module")
+def uneven(clips, clips_folder, tmp_path_factory) -> Path:
+    """Seven clips, of which one cannot be decoded, one has no sound and one no picture."""
+    kinds = {clip.metadata["incomplete"]: clip.metadata for clip in clips}
+    complete = [clip.metadata for clip in clips if not clip.metadata["incomplete"]][:4]
+    rows = [*complete, kinds["no_sound"], kinds["no_picture"], {**complete[0], "id": "torn", "video": "torn.mp4"}]
+    return folder_of(rows, clips_folder, tmp_path_factory.mktemp("uneven"))
+
+
+def folder_of(rows: list[dict], source: Path, folder: Path) -> Path:
+    (folder / "train").mkdir()
+    (folder / "torn.mp4").write_bytes(b"no video")
+    for row in rows:
+        if row["video"] != "torn.mp4":
+            (folder / row["video"]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / row["video"], folder / row["video"])
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train" / "clips.parquet")
+    return folder
+
+
+def test_two_processes_learn_what_one_does_though_their_shares_differ(tiny_folder, uneven, tmp_path):
+    one, _ = train(tmp_path / "one", tiny_folder, uneven)
+    two, said = train(tmp_path / "two", tiny_folder, uneven, processes=2)
+    assert len(one) == 3
+    assert_alike(one, two)
+    assert "clip torn" in said, "the clip is named whichever process meets it"
+
+
+def test_a_process_without_sound_in_its_share_does_not_hang_the_one_with_it(tiny_folder, clips, clips_folder, tmp_path):
+    """Encoders are trained, so each process waits for the other's gradient of each parameter of both encoders."""
+    kinds = {clip.metadata["incomplete"]: clip.metadata for clip in clips}
+    (tmp_path / "data").mkdir()
+    data = folder_of([kinds["no_sound"], kinds["no_picture"]], clips_folder, tmp_path / "data")
+    options = ("train_encoders", "true", "batch_size", 2, "max_steps", 2)
+    one, _ = train(tmp_path / "one", tiny_folder, data, *options)
+    two, _ = train(tmp_path / "two", tiny_folder, data, *options, processes=2)
+    assert_alike(one, two)
+
+
+def deepspeed(stage: int) -> dict:
+    environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)}
+    return {"processes": 2, "environment": {**environment, "DS_ACCELERATOR": "cpu"}}
+
+
+@pytest.mark.parametrize("engine", ["two processes", "ZeRO-2"])
+def test_a_killed_run_of_several_processes_goes_on_with_the_losses_of_an_unbroken_one(
+    tiny_folder, uneven, tmp_path, engine
+):
+    several = {"processes": 2} if engine == "two processes" else deepspeed(2)
+    options = ("save_every", 2, "max_steps", 5)
+    one, _ = train(tmp_path / "one", tiny_folder, uneven, *options)
+    killed, _ = train(tmp_path / "run", tiny_folder, uneven, *options, **several, kill_after=3)
+    resumed, _ = train(tmp_path / "run", tiny_folder, uneven, *options, **several)
+    assert 3 <= len(killed) < 5 and len(resumed) == 5
+    assert_alike(one, resumed, 2e-3)
+    state = json.loads((tmp_path / "run" / "state.json").read_text()) if engine == "ZeRO-2" else {"folder": "state.pt"}
+    assert [path.name for path in (tmp_path / "run").glob("state[-.]*") if path.suffix != ".json"] == [state["folder"]]
+
+
+def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_folder, uneven, tmp_path):
+    one, _ = train(tmp_path / "one", tiny_folder, uneven, "max_steps", 2)
+    split, _ = train(tmp_path / "split", tiny_folder, uneven, "max_steps", 2, **deepspeed(3))
+    assert_alike(one, split, 2e-3)
