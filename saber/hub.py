@@ -189,14 +189,13 @@ def training_facts(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """What the ``run.json`` of each stage says: ``training`` (its configuration, versions, steps and seconds), and
     ``clips`` (how many of which mix, where the studio folder that it read is on this machine).
 
-    How many is what the run counted, ``rows``: of its split, or a mapping of splits. The folder may have grown since.
+    How many is what the run counted, ``rows``: of its split, or split -> rows. The folder may have grown since.
     """
     stages, mixes = [], []
     for run in runs:
         stages.append(_describe_run(run))
         config, rows = run.get("config", {}), run.get("rows", {})
-        counts = rows if isinstance(rows, Mapping) else {config.get("split", ""): rows}
-        for split, count in counts.items():
+        for split, count in (rows if isinstance(rows, Mapping) else {config.get("split", ""): rows}).items():
             path = Path(str(config.get("data", ""))) / split / "studio.json"
             if path.exists():
                 mixes.append(_describe_mix(_read_json(path), count))
@@ -211,19 +210,21 @@ def _describe_run(run: Mapping[str, Any]) -> str:
         for name, value in run.get("config", {}).items()
         if value not in (None, "") and not name.endswith("_dir")
     ]
-    measured = [
-        f"{name} {run[name]:,}" for name in ("rows", "steps", "seconds") if isinstance(run.get(name), int | float)
-    ]
+    numbers = {name: run[name] for name in ("rows", "steps", "seconds") if isinstance(run.get(name), (int, float))}
+    measured = [f"{name} {number:,}" for name, number in numbers.items()]
     versions = [f"{name} {version}" for name, version in run.get("versions", {}).items()]
     parts = [f"measured: {', '.join(measured)}"] if measured else []
     parts += [f"settings: {', '.join(settings)}", f"versions: {', '.join(versions)}"]
     return f"- `{run.get('command', 'run')}`: " + "; ".join(parts) + "."
 
 
-def _describe_mix(mix: Mapping[str, Any], count: int) -> str:
+def _describe_mix(mix: Mapping[str, Any], rows: int) -> str:
+    """A split as an item of a list. ``mix``: its ``studio.json``, whose clips have one row for each wording."""
+    wordings = mix.get("wordings", 1)
+    worded = f", each described in {wordings} wordings" if wordings > 1 else ""
     incomplete = "with" if mix.get("incomplete") else "without"
     return (
-        f"- {count:,} clips of the split `{mix['split']}` (seed {mix['seed']}), spoken in "
+        f"- {rows // wordings:,} clips of the split `{mix['split']}` (seed {mix['seed']}){worded}, spoken in "
         f"{' and '.join(mix['languages'])}; picture and voice conflict in {100 * mix['conflict_share']:g} % of the "
         f"complete ones; {incomplete} clips that lack a track, a person or speech; "
         f"{100 * mix.get('other_language_share', 0):g} % described in the language that is not spoken."

@@ -125,10 +125,16 @@ def test_a_run_is_described_without_the_folders_of_its_machine(tmp_path, clips_f
         "complete ones; with clips that lack a track, a person or speech; 0 % described in the language that is not "
         "spoken."
     )
+    shutil.copytree(clips_folder / "train", tmp_path / "train", ignore=shutil.ignore_patterns("media"))
+    mix = json.loads((tmp_path / "train" / "studio.json").read_text(encoding="utf-8"))
+    (tmp_path / "train" / "studio.json").write_text(json.dumps({**mix, "wordings": 4}), encoding="utf-8")
+    worded = training_facts([{**run, "config": {**config, "data": str(tmp_path)}}])
+    # A row for each wording: 6,400 / 4.
+    assert worded["clips"].startswith("- 1,600 clips of the split `train` (seed 904), each described in 4 wordings, ")
     base = {"config": {"data": str(clips_folder)}, "rows": {"train": 500, "speech": 9}}
     assert training_facts([base])["clips"].startswith("- 500 clips of the split `train`")
     assert "clips" not in training_facts([{"config": {"data": str(clips_folder), "split": "train"}}])
-    assert "clips" not in training_facts([{"config": {"data": str(tmp_path)}}]) and training_facts([]) == {}
+    assert training_facts([]) == {}
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from saber.schema import SECTIONS, Clip
 from saber.sections import parse, render
 from saber.studio.causes import EMOTIONS
 from saber.studio.reader import Reading, follows, read
-from saber.studio.render import read_rows, run_studio
+from saber.studio.render import first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
 from saber.studio.world import ATTRIBUTES
 
@@ -67,7 +67,7 @@ def run_studio_eval(config: StudioEval) -> dict[str, Any]:
     data = Path(config.data or folder / "clips")
     if not config.data:
         run_studio(data, Mix(split=config.split, seed=config.seed), config.clips)
-    rows = read_rows(data / config.split)[: config.clips]
+    rows = first_wordings(read_rows(data / config.split))[: config.clips]
     checkpoint = load_checkpoint(config.model)
     began = time.perf_counter()
     records = _predict(checkpoint, rows, data, folder / "answers.jsonl", config)
