@@ -129,9 +129,9 @@ def add_eval(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--model", default="saber-mini", help="checkpoint: a name, a folder or a Hub id")
     parser.add_argument("--data", default="", help="a studio folder (default: render the split into OUT/clips)")
     parser.add_argument("--split", default="test", help="default: test")
-    parser.add_argument("--clips", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--clips", type=int, default=2000, help="how many (default: 2000)")
     parser.add_argument("--seed", type=int, default=1, help="of the clips that are rendered (default: 1)")
-    parser.add_argument("--out", default="runs/eval/studio", help="answers, results.json and results.md go here")
+    parser.add_argument("--out", default="runs/eval/studio", help="answers, results and a reliability plot go here")
     parser.add_argument("--batch-size", type=int, default=16, help="clips answered at once (default: 16)")
     return run_eval
 
@@ -150,10 +150,47 @@ def run_eval(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_card(parser: argparse.ArgumentParser) -> Run:
+    """fill the model card from measured results and write it beside the weights"""
+    parser.add_argument("results", nargs="+", help="folders that `eval` wrote, one a split, test among them")
+    parser.add_argument("--model", default="saber-mini", help="checkpoint: a name, a folder or a Hub id")
+    parser.add_argument(
+        "--training", nargs="+", default=(), metavar="RUN_JSON",
+        help="run.json of each training stage, in order (default: the one beside the checkpoint)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fact", action="append", default=[], metavar="NAME=TEXT",
+        help="what a placeholder of the template stands for, such as hardware or hours; may be given again",
+    )  # fmt: skip
+    parser.add_argument("--template", default="hub_cards/model.md", help="default: hub_cards/model.md")
+    parser.add_argument("--out", default="", help="default: README.md in the checkpoint's folder")
+    return run_card
+
+
+def run_card(arguments: argparse.Namespace) -> int:
+    from saber.hub import CardRequest, HubError, write_card
+    from saber.model import ModelError
+
+    facts = dict(fact.partition("=")[::2] for fact in arguments.fact)
+    if "" in {*facts, *facts.values()}:
+        print(f"saber: --fact is {arguments.fact}; each is written NAME=TEXT", file=sys.stderr)
+        return 2
+    request = CardRequest(
+        tuple(arguments.results), arguments.model, tuple(arguments.training), facts, arguments.template, arguments.out
+    )
+    try:
+        print(write_card(request))
+    except (HubError, ModelError) as error:
+        print(f"saber: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 VERBS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "analyze": add_analyze,
     "studio": add_studio,
     "eval": add_eval,
+    "card": add_card,
 }
 
 

@@ -410,13 +410,21 @@ def prompt_positions(model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch
     return positions[:, 0]
 
 
-@torch.inference_mode()
 def answer_batch(checkpoint: Checkpoint, batch: Sequence[Mapping[str, Any]], limit: int) -> list[list[int]]:
     """Greedy answers (token ids without the end token) of several prepared clips at once, equal to one by one.
 
     Clips of any length and any tracks may be mixed: each gets the rotary positions that it has alone. Prompts are
     padded on the left.
     """
+    return [[token for token, _ in answer] for answer in scored_answer_batch(checkpoint, batch, limit)]
+
+
+@torch.inference_mode()
+def scored_answer_batch(
+    checkpoint: Checkpoint, batch: Sequence[Mapping[str, Any]], limit: int
+) -> list[list[tuple[int, float]]]:
+    """``answer_batch`` with the natural logarithm of each token's probability: (token id, log-probability). The
+    probability is that among the tokens that may be chosen: media placeholders have none. In 32 bit."""
     model, processor = checkpoint.model, checkpoint.processor
     text_model, device = model.model.language_model, model.device
     embeddings, positions = [], []
@@ -436,7 +444,7 @@ def answer_batch(checkpoint: Checkpoint, batch: Sequence[Mapping[str, Any]], lim
     following = torch.tensor([int(position.max()) + 1 for position in positions], device=device)
     ends = _end_tokens(model)
     blocked = _placeholders(processor.tokenizer)
-    answers: list[list[int]] = [[] for _ in batch]
+    answers: list[list[tuple[int, float]]] = [[] for _ in batch]
     open_rows = set(range(len(batch)))
     cache = DynamicCache(config=model.config.get_text_config())
     for _ in range(limit):
@@ -445,11 +453,13 @@ def answer_batch(checkpoint: Checkpoint, batch: Sequence[Mapping[str, Any]], lim
         logits = model.lm_head(out.last_hidden_state[:, -1])
         logits[:, blocked] = -torch.inf
         tokens = logits.argmax(-1)
+        scores = logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        chosen = list(zip(tokens.tolist(), scores.tolist(), strict=True))
         for row in sorted(open_rows):
-            if int(tokens[row]) in ends:
+            if chosen[row][0] in ends:
                 open_rows.discard(row)
             else:
-                answers[row].append(int(tokens[row]))
+                answers[row].append(chosen[row])
         if not open_rows:
             break
         hidden = model.get_input_embeddings()(tokens)[:, None]

@@ -34,6 +34,7 @@ def test_help_names_every_verb_and_what_it_does():
     ("analyze", ("--model", "--language", "--tracks", "--start", "--end", "--json")),
     ("studio", ("--clips", "--seed", "--language", "--split", "--conflict-share", "--complete", "--workers")),
     ("eval", ("--model", "--data", "--split", "--clips", "--out", "--batch-size")),
+    ("card", ("--model", "--training", "--fact", "--template", "--out")),
 ])  # fmt: skip
 def test_each_verb_explains_its_options(verb, options, capsys):
     with pytest.raises(SystemExit) as end:
@@ -53,7 +54,7 @@ for verb in {list(VERBS)}:
         main([verb, "--help"])
     except SystemExit:
         pass
-sys.exit(" ".join({{"torch", "transformers", "av", "skia", "datasets", "scipy"}} & set(sys.modules)) or 0)
+sys.exit(" ".join({{"torch", "transformers", "av", "skia", "datasets", "scipy", "jinja2"}} & set(sys.modules)) or 0)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -67,6 +68,7 @@ sys.exit(" ".join({{"torch", "transformers", "av", "skia", "datasets", "scipy"}}
     (["studio", "out", "--clips", "two"], "'two'"),
     (["studio", "out", "--clips", "1", "--split", "dev"], "'dev'"),
     (["eval", "imagenet"], "'imagenet'"),
+    (["card"], "results"),
 ])  # fmt: skip
 def test_a_wrong_command_line_ends_with_2_and_names_what_is_wrong(arguments, named, capsys):
     with pytest.raises(SystemExit) as end:

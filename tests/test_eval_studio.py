@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from saber import media
+from saber.eval import gaps, intervals
 from saber.eval import studio as evaluation
+from saber.eval.calibration import calibrate, calibration, expected_error, section_scores
+from saber.eval.gaps import gap_between, gap_table, group_of, measure_gaps
 from saber.eval.studio import (
-    SCORED,
     SUBSETS,
     StudioEval,
     error_rate,
@@ -23,7 +29,9 @@ from saber.eval.studio import (
     run_studio_eval,
     score,
 )
-from saber.schema import Annotation
+from saber.eval.truth import SCORED, SECTION_STATES, is_right, is_section_right
+from saber.model import MEDIA_TOKENS, answer_batch, scored_answer_batch
+from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.studio import read
 from saber.studio.render import record
@@ -61,7 +69,7 @@ def perfect(row: dict[str, Any]) -> str:
 @pytest.fixture
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores do not depend on it, only the intervals' precision does."""
-    monkeypatch.setattr(evaluation, "RESAMPLES", 20)
+    monkeypatch.setattr(intervals, "RESAMPLES", 20)
 
 
 # Scores worked out by hand ----------------------------------------------------------------------------------------
@@ -216,15 +224,214 @@ def test_perfect_answers_score_one_everywhere(few_resamples):
 def test_the_table_shows_every_score_and_leaves_out_what_there_is_none_of(few_resamples):
     rows = [row_of(spec(0)), row_of(spec(1))]
     results = {"model": "some-model", "split": "test", **score(rows, {row["id"]: perfect(row) for row in rows})}
+    readings = [read(perfect(row), row["language"]) for row in rows]
+    sure = dict.fromkeys(("scene", "face"), {"tokens": 2, "mean": math.log(0.75), "least": math.log(0.5)})
+    results |= {"gaps": measure_gaps(rows, readings), "calibration": calibrate(rows, readings, [sure, sure])}
     text = evaluation.table(results)
     assert text.startswith("# some-model on studio/test (2 clips)\n")
     lines = {line.split(" | ")[0].strip("| "): line.count(" | ") for line in text.split("\n") if line.startswith("| ")}
     assert all(lines[attribute] == 6 for attribute in ("attribute", *SCORED))
     assert "| word error rate (en) | 0.000 [0.000, 0.000] |" in text
     assert "| character error rate (zh) | – |" in text
+    assert "No identity attribute has two groups of 50 clips." in text
+    # Two right answers of confidence 0.75: off by 0.25, squared 0.0625, and no wrong one to tell them from.
+    assert "| scene | 2 | 1.000 [1.000, 1.000] | 0.750 [0.750, 0.750] | 0.250 [0.250, 0.250] | 0.062 [0.062" in text
+    assert "| body | 0 | – | – | – | – | – |" in text
     assert "nan" not in text
     results["follows"] = {"share": 1.0, "interval": None, "clips": 1}
     assert "| verdict follows from the stated evidence | 1.000 |" in evaluation.table(results)
+
+
+# What of an answer is right ----------------------------------------------------------------------------------------
+
+
+def test_a_section_is_right_if_all_that_it_states_is_right_and_nothing_is_invented():
+    row = row_of(spec(0, face="joy", words="we like this small cake"))
+    right = read(perfect(row))
+    assert all(is_section_right(row, right, section) for section in SECTION_STATES)
+    other = annotation_of(row_of(spec(0, face="fear")))
+    wrong = read(render(annotation_of(row).with_section("face", other.face)))
+    # The gaze is still read right; the section is not, for it names another face.
+    assert (
+        is_right(row, wrong, "gaze") and not is_right(row, wrong, "face") and not is_section_right(row, wrong, "face")
+    )
+    assert not is_right(row, read("<speech>we like this small cakes</speech>"), "words")
+    both = read("<scene>The scene is a park. The place is a kitchen.</scene>")
+    unseen = row_of(spec(0, incomplete="no_picture"))
+    # Nobody can see the scene: to say so is right, to name one is not, nor are two at once.
+    assert is_section_right(unseen, read(perfect(unseen)), "scene")
+    assert not is_section_right(unseen, right, "scene") and not is_section_right(unseen, both, "scene")
+
+
+def test_chinese_words_are_right_however_they_are_spaced():
+    row = row_of(spec(0, "zh", words="这个蛋糕很好吃"))
+    assert is_right(row, read("<speech>这个 蛋糕很好吃</speech>"), "words")
+    assert not is_right(row, read("<speech>这个蛋糕好吃</speech>"), "words")
+
+
+# Confidence and its calibration ------------------------------------------------------------------------------------
+
+
+def test_a_section_is_given_the_probabilities_of_its_content_tokens(tiny):
+    tokenizer = tiny.processor.tokenizer
+    text = "<scene>The scene is a park.</scene>\n<speech><laugh> 你好</speech>\n<emotion>joy, \\<face> fear</emotion>"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    # The log-probability of a token is minus its number, so that each can be told by it.
+    found = section_scores(tokenizer, [(token, -float(number)) for number, token in enumerate(ids)])
+    contents = {"scene": "The scene is a park.", "speech": "<laugh> 你好", "emotion": "joy, \\<face> fear"}
+    assert list(found) == list(contents)
+    places = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    for section, content in contents.items():
+        begin = text.index(content)
+        end = begin + len(content)
+        mine = [number for number, (low, high) in enumerate(places) if low < end and high > begin]
+        expected = {"tokens": len(mine), "mean": -sum(mine) / len(mine), "least": -float(max(mine))}
+        assert found[section] == pytest.approx(expected, abs=1e-4), section
+
+
+def test_an_answer_without_text_or_sections_has_what_it_has(tiny):
+    tokenizer = tiny.processor.tokenizer
+    assert section_scores(tokenizer, []) == {}
+    ids = tokenizer.encode("good morning")
+    assert section_scores(tokenizer, [(token, -1.0) for token in ids]) == {
+        "reasoning": {"tokens": len(ids), "mean": -1.0, "least": -1.0}
+    }
+
+
+def test_log_probabilities_are_those_of_one_pass_over_the_whole_answer(tiny, clips):
+    clip = next(clip for clip in clips if not clip.metadata["incomplete"])
+    batch = []
+    for path in (clip.path, clips[0].path):
+        inputs = tiny.prepare(media.decode(Clip(path), tiny.settings.media), "en")
+        batch.append(inputs)
+    scored = scored_answer_batch(tiny, batch, 12)
+    assert [[token for token, _ in answer] for answer in scored] == answer_batch(tiny, batch, 12)
+    ids = [token for token, _ in scored[0]]
+    whole = torch.cat([batch[0]["input_ids"], torch.tensor([ids])], dim=1)
+    with torch.no_grad():
+        logits = tiny.model(**{**batch[0], "input_ids": whole, "attention_mask": torch.ones_like(whole)}).logits[0]
+    logits[:, evaluation_blocked(tiny)] = -torch.inf
+    naive = logits[-len(ids) - 1 : -1].log_softmax(-1)[range(len(ids)), ids].tolist()
+    assert [score for _, score in scored[0]] == pytest.approx(naive, abs=1e-4)
+    assert min(naive) < -0.01, "a model sure of every token would show little"
+
+
+def evaluation_blocked(checkpoint) -> list[int]:
+    """Tokens that are never chosen."""
+    tokenizer = checkpoint.processor.tokenizer
+    return [token for token in tokenizer.convert_tokens_to_ids(list(MEDIA_TOKENS.values())) if token is not None]
+
+
+def test_the_expected_error_weighs_bins_of_equally_many_answers():
+    # 30 answers, 15 bins of two. Confidence 0.5 with one of two right: no error. 0.9 with one of two right: 0.4.
+    confidence = np.array([0.5] * 20 + [0.9] * 10)
+    right = np.array([True, False] * 15)
+    assert expected_error(confidence, right) == pytest.approx((10 * 0 + 5 * 0.4) / 15)
+    # Ten answers fill ten bins of one: |1 - 0.8| = 0.2 each, right or |0 - 0.8| = 0.8 wrong.
+    assert expected_error(np.full(10, 0.8), np.array([True] * 8 + [False] * 2)) == pytest.approx(0.8 * 0.2 + 0.2 * 0.8)
+
+
+def test_calibration_of_four_answers_by_hand(few_resamples):
+    found = calibration(np.array([0.9, 0.6, 0.7, 0.2]), np.array([True, True, False, False]))
+    assert (found["answers"], found["accuracy"]["value"], found["confidence"]["value"]) == (4, 0.5, 0.6)
+    # Squares 0.01, 0.16, 0.49, 0.04: their mean is 0.175. Each answer is a bin: (0.1 + 0.4 + 0.7 + 0.2) / 4 = 0.35.
+    assert (found["brier"]["value"], found["ece"]["value"]) == (0.175, 0.35)
+    # Of the four pairs of a right and a wrong answer (0.9 and 0.6 against 0.7 and 0.2), three are in order.
+    assert found["auroc"]["value"] == 0.75
+    assert found["bins"] == [[0.2, 0.0, 1], [0.6, 1.0, 1], [0.7, 0.0, 1], [0.9, 1.0, 1]]
+    for name in ("accuracy", "confidence", "brier", "auroc"):
+        low, high = found[name]["interval"]
+        assert low <= found[name]["value"] <= high, name
+
+
+def test_ties_count_half_and_one_kind_of_answer_has_no_auroc(few_resamples):
+    # Right 0.5, 0.5; wrong 0.5, 0.1: two ties of half and two in order, of four pairs.
+    assert calibration(np.array([0.5, 0.5, 0.5, 0.1]), np.array([1, 1, 0, 0], bool))["auroc"]["value"] == 0.75
+    assert calibration(np.array([0.5, 0.6]), np.array([True, True]))["auroc"] == {"value": None, "interval": None}
+
+
+def test_the_interval_of_the_expected_error_comes_down_to_almost_nothing_where_chance_alone_explains_it():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.3, 1.0, 600)
+    fair = calibration(confidence, rng.random(600) < confidence)["ece"]
+    # Right as often as it says; 15 bins of 40 differ from that by about 0.06 each, by chance.
+    assert 0.02 < fair["value"] < 0.1 and fair["interval"][0] < 0.01
+    sure = calibration(confidence, rng.random(600) < confidence - 0.25)["ece"]
+    assert 0.2 < sure["interval"][0] < 0.25 < sure["interval"][1] < 0.32
+
+
+def test_calibration_counts_the_answers_that_state_the_section(few_resamples):
+    rows = [row_of(spec(number, scene="park")) for number in range(3)]
+    wrong = render(annotation_of(rows[1]).with_section("scene", "The scene is a kitchen."))
+    readings = [read(perfect(rows[0])), read(wrong), read("")]
+    scores = [{"scene": {"tokens": 4, "mean": math.log(sure), "least": -2.0}} for sure in (0.8, 0.4)] + [{}]
+    found = calibrate(rows, readings, scores)
+    assert set(found) == set(SECTION_STATES)
+    assert (found["scene"]["answers"], found["scene"]["accuracy"]["value"]) == (2, 0.5)
+    assert found["scene"]["brier"]["value"] == 0.1  # (0.2 squared + 0.4 squared) / 2
+    assert found["face"]["answers"] == 0
+
+
+# Gaps between groups of people -------------------------------------------------------------------------------------
+
+
+def with_person(row: dict[str, Any], **identity: Any) -> dict[str, Any]:
+    return {**row, "identity": {**row["identity"], **identity}}
+
+
+def test_groups_are_bands_of_skin_and_what_else_shows():
+    row = with_person(row_of(spec(0, "zh")), glasses=True, age="older", sex="female")
+    bands = [group_of(with_person(row, skin=tone), "skin").split()[0] for tone in range(10)]
+    assert bands == ["light"] * 4 + ["medium"] * 3 + ["dark"] * 3
+    assert [group_of(row, name) for name in ("language", "glasses", "age", "sex")] == ["zh", "yes", "older", "female"]
+    unseen = with_person(row_of(spec(0, incomplete="no_picture")), sex="male")
+    assert [group_of(unseen, name) for name in ("skin", "hair", "sex", "language")] == [None, None, "male", "en"]
+    unheard = row_of(spec(0, incomplete="no_sound"))
+    assert group_of(unheard, "language") is None and group_of(unheard, "skin") is not None
+
+
+def test_a_gap_is_between_the_best_and_the_worst_group():
+    groups = {"adult": [True] * 90 + [False] * 10, "older": [True] * 70 + [False] * 30, "young": [True, False] * 40}
+    found = gap_between(groups)
+    assert (found["worst"], found["best"], found["gap"]) == ("young", "adult", 0.4)
+    assert found["groups"]["young"] == {"share": 0.5, "clips": 80}
+    # sqrt(0.9 x 0.1 / 100 + 0.5 x 0.5 / 80) = 0.0635, times 1.96: 0.4 +- 0.124
+    assert found["interval"] == pytest.approx([0.276, 0.524], abs=0.02)
+    # The range of three shuffled shares of 200 in 280 right, sd 0.0452 (100 clips) to 0.0505 (80): 3.3 of them.
+    assert found["by_chance"] == pytest.approx(0.155, abs=0.02)
+    alike = gap_between({"no": [True] * 50, "yes": [True] * 60})
+    assert (alike["worst"], alike["best"], alike["gap"], alike["by_chance"]) == ("no", "yes", 0.0, 0.0)
+
+
+def test_small_groups_and_what_cannot_be_perceived_do_not_count(few_resamples, monkeypatch):
+    monkeypatch.setattr(gaps, "SMALLEST_GROUP", 2)
+    clips = [spec(0, "en"), spec(1, "en"), spec(2, "zh"), spec(3, "zh"), spec(4, "zh", incomplete="no_picture")]
+    rows = [with_person(row_of(clip), glasses=number == 0, age="adult") for number, clip in enumerate(clips)]
+    readings = [read(perfect(row), row["language"]) for row in rows]
+    readings[2] = read("", "zh")
+    found = {(each["identity"], each["attribute"]): each for each in measure_gaps(rows, readings)}
+    # Scene in Chinese: one of two clips that show one; in English two of two. One clip with glasses is too few.
+    assert found["language", "scene"]["groups"] == {
+        "en": {"share": 1.0, "clips": 2}, "zh": {"share": 0.5, "clips": 2},
+    }  # fmt: skip
+    # Words: the clip without a picture is heard, and rightly: two of three.
+    assert found["language", "words"]["gap"] == 0.3333
+    assert not {identity for identity, _ in found} & {"glasses", "age"}
+    assert [each["gap"] for each in measure_gaps(rows, readings)] == sorted(
+        (each["gap"] for each in found.values()), reverse=True
+    )
+
+
+def test_the_table_of_gaps_has_the_ten_largest_and_always_skin_age_sex_and_language():
+    groups = {"a": {"share": 0.5, "clips": 60}, "b": {"share": 0.75, "clips": 70}}
+    record = {"groups": groups, "worst": "a", "best": "b", "interval": [0.1, 0.4], "by_chance": 0.15}
+    many = [{**record, "identity": "hair", "attribute": "face", "gap": 0.25}] * 11
+    few = [{**record, "identity": name, "attribute": "body", "gap": 0.01} for name in ("age", "skin", "age")]
+    text = gap_table([*many, *few])
+    assert text.count("| hair | face | a 0.500 (60 clips) | b 0.750 (70 clips) | 0.250 [0.100, 0.400] | 0.150 |") == 10
+    assert text.count("| age | body |") == text.count("| skin | body |") == 1
+    assert "Of 14 pairs of an identity attribute and a scored one, 11 have a gap above" in text
 
 
 # From clips to tables ---------------------------------------------------------------------------------------------
@@ -234,10 +441,10 @@ def test_the_table_shows_every_score_and_leaves_out_what_there_is_none_of(few_re
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many clips each batch asked the model about."""
     sizes: list[int] = []
-    whole = evaluation.answer_batch
+    whole = evaluation.scored_answer_batch
     monkeypatch.setattr(
         evaluation,
-        "answer_batch",
+        "scored_answer_batch",
         lambda model, batch, limit: (sizes.append(len(batch)), whole(model, batch, limit))[1],
     )
     return sizes
@@ -263,6 +470,13 @@ def test_a_checkpoint_is_evaluated_on_clips_that_it_renders_itself(tmp_path, tin
     answers = answers_in(config.out)
     assert sorted(each["id"] for each in answers) == [f"test-7-{index:06d}" for index in range(4)]
     assert all(each["answer"] for each in answers)
+    stated = {section for each in answers for section in each["sections"]}
+    assert stated and all(scores["least"] <= scores["mean"] <= 0 for each in answers for scores in
+                          each["sections"].values())  # fmt: skip
+    assert set(results["calibration"]) == set(SECTION_STATES)
+    assert results["gaps"] == []  # four clips are no groups
+    with Image.open(tmp_path / "reliability.png") as plot:
+        assert plot.size[0] > 1000
     run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (run["config"]["seed"], run["settings"]["max_new_tokens"]) == (7, 24)
 
@@ -292,6 +506,18 @@ def test_a_finished_evaluation_is_scored_again_without_the_model(config, asked, 
     again = run_studio_eval(config)
     assert asked == []
     assert again["attributes"] == results["attributes"]
+
+
+def test_answers_of_a_version_without_probabilities_are_asked_for_anew(config, asked, few_resamples):
+    path = Path(config.out) / "answers.jsonl"
+    run_studio_eval(config)
+    old = [{key: each[key] for key in ("id", "answer")} | {"key": "of an earlier version"} for each in
+           answers_in(config.out)]  # fmt: skip
+    path.write_text("".join(json.dumps(each) + "\n" for each in old), encoding="utf-8")
+    asked.clear()
+    run_studio_eval(config)
+    assert asked == [2, 1]
+    assert all("sections" in each for each in answers_in(config.out)[3:])
 
 
 def test_answers_of_another_model_at_the_same_path_or_of_other_clips_are_not_taken(

@@ -1,8 +1,10 @@
 """Greedy answers on a split of studio clips, scored by rule against their exact truth.
 
 Goes in: a checkpoint and a folder that ``python -m saber studio`` wrote. Comes out: ``answers.jsonl`` (every raw
-answer), ``results.json`` and ``results.md``: macro accuracy of each attribute with chance and 95 % intervals,
-consistent and conflicting clips apart, by language. Run: ``python -m saber eval studio --model saber-mini``.
+answer, with the probabilities of its tokens by section), ``results.json`` and ``results.md``: macro accuracy of each
+attribute with chance and 95 % intervals, consistent and conflicting clips apart, by language; gaps between groups of
+people (``gaps``); calibration by section (``calibration``), drawn in ``reliability.png``. Run:
+``python -m saber eval studio --model saber-mini``.
 """
 
 from __future__ import annotations
@@ -17,24 +19,27 @@ from typing import Any
 
 import jiwer
 import numpy as np
-from scipy.stats import bootstrap
 from tqdm import tqdm
 
 from saber import media
-from saber.model import Checkpoint, answer_batch, load_checkpoint
+from saber.eval.calibration import calibrate, calibration_table, plot_reliability, section_scores
+from saber.eval.gaps import SMALLEST_GROUP, gap_table, measure_gaps
+from saber.eval.intervals import cell, interval
+from saber.eval.truth import SCORED, transcripts
+from saber.model import Checkpoint, load_checkpoint, scored_answer_batch
 from saber.recipe import write_run
 from saber.schema import SECTIONS, Clip
 from saber.sections import parse, render
 from saber.studio.causes import EMOTIONS
 from saber.studio.reader import Reading, follows, read
-from saber.studio.render import read_rows, run_studio
+from saber.studio.render import first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
 from saber.studio.world import ATTRIBUTES
 
-#: Attributes in the order of the table; "valence" and "words_relation" are stated in the reasoning.
-SCORED = (*ATTRIBUTES, "emotion")
 SUBSETS = ("all", "consistent", "conflict", "en", "zh")
-RESAMPLES = 1000
+#: Raised when what ``answers.jsonl`` holds of an answer changes: what an earlier version kept is then asked for anew.
+#: 2: with the probabilities of its tokens.
+ANSWERS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class StudioEval:
     model: str = "saber-mini"
     data: str = ""
     split: str = "test"
-    clips: int = 1000
+    clips: int = 2000
     seed: int = 1
     out: str = "runs/eval"
     batch_size: int = 16
@@ -62,13 +67,24 @@ def run_studio_eval(config: StudioEval) -> dict[str, Any]:
     data = Path(config.data or folder / "clips")
     if not config.data:
         run_studio(data, Mix(split=config.split, seed=config.seed), config.clips)
-    rows = read_rows(data / config.split)[: config.clips]
+    rows = first_wordings(read_rows(data / config.split))[: config.clips]
     checkpoint = load_checkpoint(config.model)
     began = time.perf_counter()
-    answers = _predict(checkpoint, rows, data, folder / "answers.jsonl", config)
+    records = _predict(checkpoint, rows, data, folder / "answers.jsonl", config)
     seconds = time.perf_counter() - began
-    results = {"model": config.model, "split": config.split, **score(rows, answers)}
-    results["answer_seconds"] = round(seconds, 1)
+    answers = {row["id"]: records[row["id"]]["answer"] for row in rows}
+    readings = [read(answers[row["id"]], row["language"]) for row in rows]
+    results = {
+        "model": config.model,
+        "fingerprint": checkpoint.fingerprint(),  # with the number format below: whose results these are
+        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+        "split": config.split,
+        **score(rows, answers),
+        "gaps": measure_gaps(rows, readings),
+        "calibration": calibrate(rows, readings, [records[row["id"]]["sections"] for row in rows]),
+        "answer_seconds": round(seconds, 1),
+    }
+    plot_reliability(results["calibration"], _title(results), folder / "reliability.png")
     (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "results.md").write_text(table(results), encoding="utf-8")
     write_run(folder, config, settings=checkpoint.settings.to_json())
@@ -77,15 +93,14 @@ def run_studio_eval(config: StudioEval) -> dict[str, Any]:
 
 def _predict(
     checkpoint: Checkpoint, rows: Sequence[dict], data: Path, path: Path, config: StudioEval
-) -> dict[str, str]:
+) -> dict[str, dict[str, Any]]:
+    """Clip id -> its record in ``answers.jsonl``: id, key, answer, and ``sections`` (``section_scores``)."""
     # What was asked of whom: neither another model nor other clips under the same names may pass for this one.
     weights = checkpoint.fingerprint()
-    keys = {
-        row["id"]: hashlib.sha256(f"{weights} {row['language']} {row['spec']}".encode()).hexdigest() for row in rows
-    }
-    kept = [record for record in _kept(path) if record["key"] == keys.get(record["id"])]
-    answers = {record["id"]: record["answer"] for record in kept}
-    todo = sorted((row for row in rows if row["id"] not in answers), key=lambda row: row["duration_s"])
+    asked = f"{ANSWERS_VERSION} {weights}"
+    keys = {row["id"]: hashlib.sha256(f"{asked} {row['language']} {row['spec']}".encode()).hexdigest() for row in rows}
+    records = {record["id"]: record for record in _kept(path) if record["key"] == keys.get(record["id"])}
+    todo = sorted((row for row in rows if row["id"] not in records), key=lambda row: row["duration_s"])
     tokenizer = checkpoint.processor.tokenizer
     with (
         path.open("a", encoding="utf-8") as out,
@@ -97,17 +112,19 @@ def _predict(
             for row in part:
                 decoded = media.decode_here(Clip(str(data / row["video"]), id=row["id"]), checkpoint.settings.media)
                 batch.append(checkpoint.prepare(decoded, row["language"]))
-            ids = answer_batch(checkpoint, batch, checkpoint.settings.max_new_tokens)
-            for row, answer in zip(part, ids, strict=True):
-                answers[row["id"]] = tokenizer.decode(answer, skip_special_tokens=True)
-                record = {"id": row["id"], "key": keys[row["id"]], "answer": answers[row["id"]]}
+            scored = scored_answer_batch(checkpoint, batch, checkpoint.settings.max_new_tokens)
+            for row, answer in zip(part, scored, strict=True):
+                text = tokenizer.decode([token for token, _ in answer], skip_special_tokens=True)
+                record = {"id": row["id"], "key": keys[row["id"]], "answer": text}
+                record["sections"] = section_scores(tokenizer, answer)
+                records[row["id"]] = record
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
             out.flush()
             bar.update(len(part))
-    return answers
+    return records
 
 
-def _kept(path: Path) -> list[dict[str, str]]:
+def _kept(path: Path) -> list[dict[str, Any]]:
     """The answers of earlier runs. A last line that a killed run left torn is taken out of the file."""
     if not path.exists():
         return []
@@ -162,7 +179,7 @@ def macro_accuracy(truth: Sequence[str | None], said: Sequence[str | None], valu
 
     return {
         "accuracy": round(macro(np.arange(len(kept))), 4),
-        "interval": _interval(macro, len(kept)),
+        "interval": interval(macro, len(kept)),
         "chance": round(1 / len(set(classes.tolist())), 4),
         "clips": len(kept),
     }
@@ -172,12 +189,9 @@ def error_rate(rows: Sequence[dict[str, Any]], readings: Sequence[Reading], lang
     """Word error rate (en) or character error rate (zh) over all clips with that speech, with a 95 % interval."""
     errors, lengths = [], []
     for row, reading in zip(rows, readings, strict=True):
-        said = row["truth"]["words"]
-        if not said or row["spoken_language"] != language:
+        if not row["truth"]["words"] or row["spoken_language"] != language:
             continue
-        heard = reading.values.get("words", "")
-        if language == "zh":
-            said, heard = " ".join(said.replace(" ", "")), " ".join(heard.replace(" ", ""))
+        said, heard = transcripts(row, reading)
         found = jiwer.process_words(said, heard)
         errors.append(found.substitutions + found.deletions + found.insertions)
         lengths.append(len(said.split()))
@@ -189,7 +203,7 @@ def error_rate(rows: Sequence[dict[str, Any]], readings: Sequence[Reading], lang
         return float(errors_[index].sum() / lengths_[index].sum())
 
     return {
-        "rate": round(rate(np.arange(len(errors))), 4), "interval": _interval(rate, len(errors)), "clips": len(errors),
+        "rate": round(rate(np.arange(len(errors))), 4), "interval": interval(rate, len(errors)), "clips": len(errors),
     }  # fmt: skip
 
 
@@ -219,47 +233,50 @@ def _share(flags: Sequence[bool]) -> dict[str, Any]:
     if not len(values):
         return {"share": None, "interval": None, "clips": 0}
     return {
-        "share": round(float(values.mean()), 4), "interval": _interval(lambda index: values[index].mean(), len(values)),
+        "share": round(float(values.mean()), 4), "interval": interval(lambda index: values[index].mean(), len(values)),
         "clips": len(values),
     }  # fmt: skip
 
 
-def _interval(statistic: Any, count: int) -> list[float] | None:
-    if count < 2:
-        return None
-    found = bootstrap(
-        (np.arange(count),), statistic, n_resamples=RESAMPLES, vectorized=False, method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return [round(float(found.low), 4), round(float(found.high), 4)]
+def _title(results: dict[str, Any]) -> str:
+    return f"{results['model']} on studio/{results['split']} ({results['clips']['all']} clips)"
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as a Markdown table."""
-    head = f"# {results['model']} on studio/{results['split']} ({results['clips']['all']} clips)\n\n"
-    lines = [
-        "Macro accuracy by rule, greedy answers; brackets: 95 % bootstrap interval over clips.\n",
-        "| attribute | chance | all | consistent | conflict | en | zh |", "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    """The results in Markdown: accuracy, shares, gaps, calibration."""
+    return (
+        f"# {_title(results)}\n\n"
+        "Macro accuracy by rule, greedy answers; brackets: 95 % bootstrap interval over clips.\n\n"
+        f"{accuracy_table(results)}\n{share_table(results)}\n"
+        f"## Largest gaps between groups of people\n\nShare of clips read right, groups of {SMALLEST_GROUP} clips and "
+        f"more.\n\n{gap_table(results['gaps'])}\n"
+        "## Confidence\n\nConfidence is the geometric mean of the probabilities of a section's tokens; a section is "
+        "right if all that it\nstates is.\n\n"
+        f"{calibration_table(results['calibration'])}"
+    )
+
+
+def accuracy_table(results: dict[str, Any]) -> str:
+    """Macro accuracy of each attribute on each subset, in Markdown."""
+    lines = ["| attribute | chance | all | consistent | conflict | en | zh |", "|---|---|---|---|---|---|---|"]
     for attribute, by_subset in results["attributes"].items():
-        cells = [_cell(by_subset.get(subset), "accuracy") for subset in SUBSETS]
+        cells = [cell(by_subset.get(subset), "accuracy") for subset in SUBSETS]
         chance = by_subset["all"]["chance"]
         lines.append(f"| {attribute} | {'' if chance is None else format(chance, '.2f')} | " + " | ".join(cells) + " |")
-    shares = {
-        "word error rate (en)": _cell(results["word_error_rate"], "rate"),
-        "character error rate (zh)": _cell(results["character_error_rate"], "rate"),
-        "well-formed": _cell(results["well_formed"], "share"),
-        "verdict follows from the stated evidence": _cell(results["follows"], "share"),
-        "incomplete clips: nothing invented": _cell(results["invents_nothing"], "share"),
-    }
-    lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in shares.items())]
-    return head + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def _cell(found: dict[str, Any] | None, key: str) -> str:
-    if not found or found[key] is None:
-        return "–"
-    if found["interval"] is None:
-        return f"{found[key]:.3f}"
-    low, high = found["interval"]
-    return f"{found[key]:.3f} [{low:.3f}, {high:.3f}]"
+#: What is scored over all clips: key of the results -> (its name in tables, the key of its value).
+SHARES = {
+    "word_error_rate": ("word error rate (en)", "rate"),
+    "character_error_rate": ("character error rate (zh)", "rate"),
+    "well_formed": ("well-formed", "share"),
+    "follows": ("verdict follows from the stated evidence", "share"),
+    "invents_nothing": ("incomplete clips: nothing invented", "share"),
+}
+
+
+def share_table(results: dict[str, Any]) -> str:
+    """Error rates and shares over all clips, in Markdown."""
+    lines = [f"| {name} | {cell(results[key], value)} |" for key, (name, value) in SHARES.items()]
+    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
