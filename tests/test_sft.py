@@ -503,6 +503,22 @@ def test_the_script_trains_and_saves(tiny, tiny_folder, clips_folder, tmp_path, 
     assert record["settings"]["prompt_version"] == "mini v1" and record["steps"] == 1
 
 
+def test_the_script_answers_a_fixed_sample_while_it_trains(tiny_folder, clips_folder, tmp_path, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for split in ("train", "validation"):
+        (data / split).symlink_to(clips_folder / "train")
+    options = ["--model", tiny_folder, "--output_dir", out, "--max_steps", 2, "--batch_size", 2, "--bf16", "false",
+               "--cpu", "true", "--workers", 0, "--cache_dir", "none", "--eval_clips", 3]  # fmt: skip
+    script(monkeypatch, "--data", data, *options)
+    found = json.loads((out / "evaluations.jsonl").read_text(encoding="utf-8"))
+    assert found["step"] == 1 and {"scene", "face", "emotion", "well_formed"} <= found["scores"].keys()
+    assert all(0 <= value <= 1 for value in found["scores"].values())
+    assert len(found["samples"]) == 3 and found["samples"][0]["due"].startswith("<scene>")
+    with pytest.raises(SystemExit, match="holds no clips.parquet"):
+        script(monkeypatch, "--data", clips_folder, *options[:3], tmp_path / "other", *options[4:])
+
+
 def test_the_script_ends_with_the_reason_where_the_data_is_missing(tiny_folder, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="train/sft.py: data folder .* render one: python -m saber studio"):
         script(monkeypatch, "--model", tiny_folder, "--data", tmp_path / "absent", "--cpu", "true")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from saber.eval.studio import sample_evaluation
 from saber.model import Checkpoint, load_checkpoint
 from saber.recipe import parse_recipe, write_run
 from saber.sft import SFTConfig, read_rows, run_sft, save_adapter, trained_settings
@@ -38,13 +39,6 @@ def load_base(config: SFTConfig) -> Checkpoint:
     return load_checkpoint(config.model, device="cpu", dtype=dtype)
 
 
-def evaluation(config: SFTConfig):
-    """Rule-based scores and samples of answers on the first studio clips of the split validation."""
-    from saber.eval.studio import quick_scores
-
-    return lambda checkpoint: quick_scores(checkpoint, config.data, "validation", config.eval_clips)
-
-
 def main() -> None:
     config = parse_recipe(SFTConfig, DEFAULT_RECIPE)
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
@@ -56,7 +50,8 @@ def main() -> None:
             render_mini_clips(config)
         rows = read_rows(config.data, config.split, config.seed)
         checkpoint = replace(checkpoint, settings=trained_settings(checkpoint.settings, config))
-        summary = run_sft(checkpoint, rows, config, evaluate=evaluation(config) if config.eval_clips else None)
+        evaluate = sample_evaluation(config.data, "validation", config.eval_clips) if config.eval_clips else None
+        summary = run_sft(checkpoint, rows, config, evaluate=evaluate)
     except (ValueError, OSError) as error:  # of a checkpoint, data, a prompt, a setting: each says what and where
         sys.exit(f"train/sft.py: {error}")
     tuned = summary.pop("tuned")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from saber import media
 from saber.eval.calibration import calibrate, calibration_table, plot_reliability, section_scores
 from saber.eval.gaps import SMALLEST_GROUP, gap_table, measure_gaps
 from saber.eval.intervals import cell, interval
-from saber.eval.truth import SCORED, transcripts
+from saber.eval.truth import SCORED, is_right, transcripts
 from saber.model import Checkpoint, load_checkpoint, scored_answer_batch
 from saber.recipe import write_run
-from saber.schema import SECTIONS, Clip
+from saber.schema import SECTIONS, Annotation, Clip
 from saber.sections import parse, render
 from saber.studio.causes import EMOTIONS
 from saber.studio.reader import Reading, follows, read
@@ -108,12 +108,7 @@ def _predict(
     ):
         for at in range(0, len(todo), config.batch_size):
             part = todo[at : at + config.batch_size]
-            batch = []
-            for row in part:
-                decoded = media.decode_here(Clip(str(data / row["video"]), id=row["id"]), checkpoint.settings.media)
-                batch.append(checkpoint.prepare(decoded, row["language"]))
-            scored = scored_answer_batch(checkpoint, batch, checkpoint.settings.max_new_tokens)
-            for row, answer in zip(part, scored, strict=True):
+            for row, answer in zip(part, _answer(checkpoint, part, data), strict=True):
                 text = tokenizer.decode([token for token, _ in answer], skip_special_tokens=True)
                 record = {"id": row["id"], "key": keys[row["id"]], "answer": text}
                 record["sections"] = section_scores(tokenizer, answer)
@@ -122,6 +117,51 @@ def _predict(
             out.flush()
             bar.update(len(part))
     return records
+
+
+def _answer(checkpoint: Checkpoint, rows: Sequence[dict], data: Path) -> list[list[tuple[int, float]]]:
+    """The tokens of each greedy answer, each with its log-probability."""
+    batch = []
+    for row in rows:
+        decoded = media.decode_here(Clip(str(data / row["video"]), id=row["id"]), checkpoint.settings.media)
+        batch.append(checkpoint.prepare(decoded, row["language"]))
+    return scored_answer_batch(checkpoint, batch, checkpoint.settings.max_new_tokens)
+
+
+#: What is told of a model during its training: accuracies (not macro), of which there is one number each.
+TOLD = ("scene", "face", "body", "words", "voice", "relation", "emotion")
+
+
+def sample_evaluation(
+    data: str | Path, split: str, clips: int, batch_size: int = 16, samples: int = 4
+) -> Callable[[Checkpoint], dict[str, Any]]:
+    """A fixed sample to look at during training: the first ``clips`` of a studio split. What is returned gives, for a
+    checkpoint, "scores" (attribute -> share right by rule, "words" meaning every word, and "well_formed") and
+    "samples" (some answers beside what was due). Raises StudioError where there is no such split.
+    """
+    rows = first_wordings(read_rows(Path(data) / split))[:clips]
+
+    def evaluate(checkpoint: Checkpoint) -> dict[str, Any]:
+        checkpoint.model.eval()
+        answers = []
+        for at in range(0, len(rows), batch_size):
+            for answer in _answer(checkpoint, rows[at : at + batch_size], Path(data)):
+                tokens = [token for token, _ in answer]
+                answers.append(checkpoint.processor.tokenizer.decode(tokens, skip_special_tokens=True))
+        readings = [read(answer, row["language"]) for answer, row in zip(answers, rows, strict=True)]
+        scores = {}
+        for name in TOLD:
+            known = [is_right(row, reading, name) for row, reading in zip(rows, readings, strict=True)
+                     if row["truth"][name] is not None]  # fmt: skip
+            if known:
+                scores[name] = round(sum(known) / len(known), 4)
+        well_formed = [is_well_formed(answer, row) for answer, row in zip(answers, rows, strict=True)]
+        scores["well_formed"] = round(sum(well_formed) / len(rows), 4)
+        shown = [{"id": row["id"], "answer": answer, "due": render(Annotation.from_json(row))}
+                 for row, answer in zip(rows[:samples], answers, strict=False)]  # fmt: skip
+        return {"scores": scores, "samples": shown}
+
+    return evaluate
 
 
 def _kept(path: Path) -> list[dict[str, Any]]:
