@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import shutil
@@ -34,7 +35,7 @@ from saber.model import MEDIA_TOKENS, answer_batch, scored_answer_batch
 from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.studio import read
-from saber.studio.render import record
+from saber.studio.render import read_rows, record
 from saber.studio.sample import Mix, annotation_language, draw_spec
 from saber.studio.world import INCOMPLETE, VOICES, ClipSpec
 
@@ -508,13 +509,15 @@ def test_a_finished_evaluation_is_scored_again_without_the_model(config, asked, 
     assert again["attributes"] == results["attributes"]
 
 
-def test_answers_of_a_version_without_probabilities_are_asked_for_anew(config, asked, few_resamples):
+def test_answers_of_a_version_without_probabilities_are_asked_for_anew(config, asked, few_resamples, tiny):
+    rows = read_rows(Path(config.data) / "train")[:3]
+    # The key as it was before answers kept the probabilities of their tokens.
+    keys = [f"{tiny.fingerprint()} {row['language']} {row['spec']}" for row in rows]
+    old = [{"id": row["id"], "key": hashlib.sha256(key.encode()).hexdigest(), "answer": perfect(row)}
+           for row, key in zip(rows, keys, strict=True)]  # fmt: skip
     path = Path(config.out) / "answers.jsonl"
-    run_studio_eval(config)
-    old = [{key: each[key] for key in ("id", "answer")} | {"key": "of an earlier version"} for each in
-           answers_in(config.out)]  # fmt: skip
+    path.parent.mkdir()
     path.write_text("".join(json.dumps(each) + "\n" for each in old), encoding="utf-8")
-    asked.clear()
     run_studio_eval(config)
     assert asked == [2, 1]
     assert all("sections" in each for each in answers_in(config.out)[3:])
