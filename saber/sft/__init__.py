@@ -11,9 +11,10 @@ from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loop import learning_rate_at, run_sft
 from saber.sft.loss import AnswerLoss
 from saber.sft.rows import DataError, Row, read_rows
+from saber.sft.sources import Source, open_source
 
 __all__ = [
-    "IGNORED", "AnswerLoss", "DataError", "Example", "ExampleBuilder", "MediaCache", "Row", "SFTConfig",
-    "build_example", "collate", "epoch_batches", "example_stream", "learning_rate_at", "option", "read_rows",
-    "run_sft", "trained_settings",
+    "IGNORED", "AnswerLoss", "DataError", "Example", "ExampleBuilder", "MediaCache", "Row", "SFTConfig", "Source",
+    "build_example", "collate", "epoch_batches", "example_stream", "learning_rate_at", "open_source", "option",
+    "read_rows", "run_sft", "trained_settings",
 ]  # fmt: skip
