@@ -12,6 +12,7 @@ import glob
 import hashlib
 import json
 import os
+import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,8 @@ class Sample:
 
 
 def scan_shard(path: str | os.PathLike[str]) -> list[Sample]:
-    """The samples of a tar in stored order, by its headers alone. KEY is the name up to its last dot.
+    """The samples of a tar in stored order, by its headers alone. KEY is the name up to its last dot; names that begin
+    with a dot (what macOS adds) are left out.
 
     A record without a media file is a sample too: its row is named and counted as a clip that is missing. A media file
     without a record, a name that stands there twice, and a tar that is cut off or damaged are errors (DataError).
@@ -50,9 +52,9 @@ def scan_shard(path: str | os.PathLike[str]) -> list[Sample]:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK if member.isreg() else tar.offset
-                key, _, suffix = member.name.rpartition(".")
-                suffix = suffix.lower()
-                if not member.isreg() or not key or suffix not in ("json", *MEDIA):
+                key, _, suffix = posixpath.normpath(member.name).rpartition(".")
+                suffix, hidden = suffix.lower(), posixpath.basename(key).startswith(".")
+                if not member.isreg() or not key or hidden or suffix not in ("json", *MEDIA):
                     continue
                 span, sample = (member.offset_data, member.size), samples.setdefault(key, Sample(key))
                 if suffix == "json":
@@ -189,10 +191,10 @@ class ShardSource(BlockSource):
 
     def release_block(self, seed: int, block: int, current: int) -> None:
         if self.remove:
-            # Other processes of this machine may be a block ahead or behind.
-            near = {
-                shard for at in range(max(0, current - 1), current + 4) for shard in self.block_shard_names(seed, at)
-            }
+            # Later blocks that workers may still read, that is being given, that is open ahead of time; and two more,
+            # because other processes of this machine may be a block ahead.
+            later = range(block + 1, current + 4)
+            near = {shard for at in later for shard in self.block_shard_names(seed, at)}
             for shard in self.block_shard_names(seed, block):
                 if shard not in near:
                     self.remove(shard)

@@ -80,7 +80,8 @@ def open_source(data: str, split: str, seed: int = 0, block_shards: int = 4, del
     ``owner/name@revision``, of either kind. Where there are a table and shards, the shards are taken, unless the table
     is the studio's. ``seed``: which half of the rows is asked by name for its language (``build_row``).
     ``block_shards``: shards that are open, and shuffled together, at a time. ``delete_used``: a shard that this process
-    downloaded is removed from the cache once it is used, so that a few blocks are all that lies on the disk.
+    downloaded is removed from the cache once it is used, so that a few blocks are all that lies on the disk (where the
+    Hub has no index, also what a run that goes on had to fetch just to count it).
     """
     if Path(data).is_dir():
         if not (Path(data) / split / "clips.parquet").is_file():
