@@ -337,6 +337,7 @@ def test_a_file_inside_a_tar_is_read_where_it_lies_and_nothing_beside_it(clip_pa
         ((len(other), len(content) + 701), Limits(), "damaged"),
         ((len(other), 0), Limits(), "empty"),
         ((0, 700), Limits(), "not_media"),
+        ((len(other), 40), Limits(), "damaged"),
         ((len(other), len(content)), Limits(max_bytes=len(content) - 1), "too_large"),
     ]:
         for read in (decode_here, decode):

@@ -291,18 +291,22 @@ def test_a_clip_without_its_record_and_a_name_that_is_there_twice_are_errors(cli
     pack(tmp_path / "bare.tar", members)
     with pytest.raises(DataError, match=r"bare\.tar: clip7 has no clip7\.json \(1 such keys\)"):
         scan_shard(tmp_path / "bare.tar")
-    pack(tmp_path / "twice.tar", sample(clips[0], "clip7"))
-    with tarfile.open(tmp_path / "twice.tar", "a") as tar:
-        tar.addfile(tarfile.TarInfo("clip7.mp4"), io.BytesIO(b""))
-    with pytest.raises(DataError, match=r"twice\.tar: clip7\.mp4 is in it twice"):
-        scan_shard(tmp_path / "twice.tar")
+    for name in ("clip7.mp4", "clip7.json"):
+        pack(tmp_path / "twice.tar", sample(clips[0], "clip7"))
+        with tarfile.open(tmp_path / "twice.tar", "a") as tar:
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+        with pytest.raises(DataError, match=rf"twice\.tar: {name} is in it twice"):
+            scan_shard(tmp_path / "twice.tar")
 
 
 def test_what_else_a_sample_holds_is_left_alone_and_a_picture_goes_before_its_sound(clips, tmp_path):
     plain = sample(clips[0], "dir/clip7.5")
     other = {"dir/clip7.5.txt": b"x", "./dir/._clip7.5.mp4": b"x", "dir/._clip7.5.json": b"x"}
     plain = {f"./{name}": content for name, content in plain.items()}
-    pack(tmp_path / "train.tar", {"dir/clip7.5.wav": b"RIFF", **other, **plain, "dir/clip7.5.npy": b""})
+    pack(
+        tmp_path / "train.tar",
+        {"dir/clip7.5.wav": b"RIFF", **other, **plain, "dir/clip7.5.mp3": b"x", "dir/clip7.5.npy": b""},
+    )
     (found,) = scan_shard(tmp_path / "train.tar")
     with tarfile.open(tmp_path / "train.tar") as tar:
         member = tar.getmember("./dir/clip7.5.mp4")
@@ -350,6 +354,14 @@ def test_a_table_without_a_field_or_with_the_clips_inside_is_refused(clips, tmp_
     pq.write_table(pa.Table.from_pylist([record_of(clips[0]) | row]), tmp_path / "train" / "0000.parquet")
     with pytest.raises(DataError, match=message):
         open_source(str(tmp_path), "train")
+
+
+def test_a_clip_of_a_videofolder_is_named_by_its_file(clips, tmp_path):
+    (tmp_path / "train").mkdir()
+    line = json.dumps(record_of(clips[0]) | {"file_name": "sub/a.mp4"})
+    (tmp_path / "train" / "metadata.jsonl").write_text(line + "\n", encoding="utf-8")
+    (row,) = open_source(str(tmp_path), "train").rows
+    assert (row.clip.id, row.clip.path) == ("sub/a.mp4", str(tmp_path / "train" / "sub" / "a.mp4"))
 
 
 def test_a_line_of_a_table_that_is_no_json_is_named(tmp_path):
@@ -520,7 +532,8 @@ for name, request in json.loads(sys.argv[1]).items():
         before, given, most = source.count(), [], 0
         for batch in itertools.islice(source.batches(2, 7, request["first"]), request["steps"]):
             given.append([row.clip.id for row in batch])
-            most = max(most, len(list(Path(sys.argv[2]).rglob("datasets--lab--many*/snapshots/*/*.tar"))))
+            for kind in ("blobs/*", "snapshots/*/*.tar"):
+                most = max(most, len(list(Path(sys.argv[2]).rglob("datasets--lab--many/" + kind))))
         for row in batch:
             media.decode_here(row.clip)
         answer = {"name": source.name, "digest": source.digest(), "count": before, "ids": given, "most": most}
