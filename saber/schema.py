@@ -8,6 +8,7 @@ everything else iterates over them. This file imports the standard library only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -45,7 +46,8 @@ class Clip:
 
     ``path``: a file that PyAV can open. ``start_s``, ``end_s``: the part to use, in seconds; ``end_s`` None is the
     file's end. ``id``: how messages name it (default: the path). ``language``: "en", "zh" or None (unknown).
-    ``metadata``: whatever else is known (speaker, source, studio truth).
+    ``metadata``: whatever else is known (speaker, source, studio truth). ``span``: where ``path`` is a tar that holds
+    the media file, that file's first byte in it and its number of bytes.
     """
 
     path: str
@@ -54,6 +56,7 @@ class Clip:
     id: str = ""
     language: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -62,6 +65,13 @@ class Clip:
             raise SchemaError(f"clip {self.id}: start_s is {self.start_s}; it must be a number of seconds from 0 up")
         if self.end_s is not None and not self.end_s > self.start_s:
             raise SchemaError(f"clip {self.id}: end_s {self.end_s} is not after start_s {self.start_s}")
+        if self.span is not None and (len(self.span) != 2 or min(self.span) < 0):
+            raise SchemaError(f"clip {self.id}: span is {self.span}; it must be a first byte and a number of bytes")
+
+    @property
+    def name(self) -> str:
+        """How messages name the clip: its id and, where it lies inside another file, that file's name."""
+        return self.id if self.span is None else f"{self.id} in {os.path.basename(self.path)}"
 
 
 @dataclass(frozen=True)

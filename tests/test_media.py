@@ -324,6 +324,30 @@ def test_other_containers_show_the_right_frame_at_the_right_time(tmp_path, name,
             assert_sounds(decoded, start_s, times=(0.2, 0.7, 1.1))
 
 
+def test_a_file_inside_a_tar_is_read_where_it_lies_and_nothing_beside_it(clip_path, tmp_path):
+    content, other = clip_path.read_bytes(), b"\0" * 700
+    archive = tmp_path / "a tar, with commas.tar"
+    archive.write_bytes(other + content + other)
+    inside = Clip(str(archive), id="clip7", start_s=0.5, span=(len(other), len(content)))
+    alone = decode_here(Clip(str(clip_path), start_s=0.5))
+    for found in (decode_here(inside), decode(inside)):
+        assert np.array_equal(found.frames, alone.frames) and np.array_equal(found.audio, alone.audio)
+        assert found.facts == alone.facts and not found.notes
+    for span, limits, reason in [
+        ((len(other), len(content) + 701), Limits(), "damaged"),
+        ((len(other), 0), Limits(), "empty"),
+        ((0, 700), Limits(), "not_media"),
+        ((len(other), 40), Limits(), "damaged"),
+        ((len(other), len(content)), Limits(max_bytes=len(content) - 1), "too_large"),
+    ]:
+        for read in (decode_here, decode):
+            with pytest.raises(MediaError, match="^clip clip7 in a tar, with commas.tar: ") as error:
+                read(Clip(str(archive), id="clip7", span=span), limits=limits)
+            assert error.value.reason == reason
+    with pytest.raises(ValueError, match=r"clip clip7: span is \(-1, 2\)"):
+        Clip(str(archive), id="clip7", span=(-1, 2))
+
+
 def test_a_clock_that_does_not_start_at_zero_is_set_to_zero(tmp_path):
     path = render(tmp_path / "clock.mkv", seconds=3, clock_s=7.0, sound="flac")
     with av.open(str(path)) as made:

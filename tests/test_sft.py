@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from saber import media
@@ -30,7 +28,6 @@ from saber.sft import (
     SFTConfig,
     build_example,
     collate,
-    epoch_batches,
     learning_rate_at,
     read_rows,
     run_sft,
@@ -265,26 +262,6 @@ def test_a_loss_in_chunks_is_the_plain_one_with_its_gradients(tiny, examples, ch
 
 
 # --- order and rate ---------------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
-@given(st.integers(1, 80), st.integers(1, 9), st.integers(0, 3))
-def test_an_epoch_visits_each_row_at_most_once_and_leaves_out_less_than_a_batch(count, batch_size, seed):
-    batches = epoch_batches(count, batch_size, seed)
-    visited = [index for batch in batches for index in batch]
-    assert len(visited) == len(set(visited)) and set(visited) <= set(range(count))
-    if count >= batch_size:
-        assert all(len(batch) == batch_size for batch in batches)
-        assert len(visited) > count - batch_size
-    else:
-        assert sorted(visited) == list(range(count))
-    assert batches == epoch_batches(count, batch_size, seed)
-
-
-def test_each_epoch_has_an_order_of_its_own():
-    first, second = (epoch_batches(100, 10, seed) for seed in (0, 1))
-    assert first != second
-    assert [index for batch in first for index in batch] != list(range(100))
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():

@@ -14,7 +14,7 @@ import torch
 from saber.eval.studio import sample_evaluation
 from saber.model import Checkpoint, load_checkpoint
 from saber.recipe import parse_recipe, write_run
-from saber.sft import SFTConfig, read_rows, run_sft, save_adapter, trained_settings
+from saber.sft import SFTConfig, open_source, run_sft, save_adapter, trained_settings
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "mini-sed.yaml"
 MINI_CLIPS = "runs/mini/clips"
@@ -48,10 +48,10 @@ def main() -> None:
         checkpoint = load_base(config)
         if config.data == MINI_CLIPS:
             render_mini_clips(config)
-        rows = read_rows(config.data, config.split, config.seed)
+        source = open_source(config.data, config.split, config.seed)
         checkpoint = replace(checkpoint, settings=trained_settings(checkpoint.settings, config))
         evaluate = sample_evaluation(config.data, "validation", config.eval_clips) if config.eval_clips else None
-        summary = run_sft(checkpoint, rows, config, evaluate=evaluate)
+        summary = run_sft(checkpoint, source, config, evaluate=evaluate)
     except (ValueError, OSError) as error:  # of a checkpoint, data, a prompt, a setting: each says what and where
         sys.exit(f"train/sft.py: {error}")
     tuned = summary.pop("tuned")
@@ -61,7 +61,7 @@ def main() -> None:
             checkpoint.save(folder)
         else:
             save_adapter(tuned, checkpoint, folder)
-        write_run(config.output_dir, config, rows=len(rows), settings=asdict(checkpoint.settings), **summary)
+        write_run(config.output_dir, config, rows=source.count(), settings=asdict(checkpoint.settings), **summary)
         print(f"written to {folder}")
 
 

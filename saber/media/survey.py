@@ -43,7 +43,11 @@ class Watch:
         self.deadline = time.monotonic() + limits.timeout_s
 
     def error(self, reason: str, **values: Any) -> MediaError:
-        return MediaError(reason, self.clip.id, values)
+        return MediaError(reason, self.clip.name, values)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.clip.span[1] if self.clip.span else os.path.getsize(self.clip.path)
 
     def check_time(self) -> None:
         if time.monotonic() > self.deadline:
@@ -78,18 +82,26 @@ def open_file(watch: Watch) -> tuple[Any, Any, Any]:
         raise watch.error("directory")
     if not stat.S_ISREG(status.st_mode):
         raise watch.error("not_a_file")
-    if status.st_size == 0:
+    first, size = watch.clip.span or (0, status.st_size)
+    if size == 0:
         raise watch.error("empty")
-    if status.st_size > limits.max_bytes:
-        raise watch.error("too_large", size_mb=status.st_size / 1e6, limit_mb=limits.max_bytes / 1e6)
+    if first + size > status.st_size:
+        raise watch.error("damaged")
+    if size > limits.max_bytes:
+        raise watch.error("too_large", size_mb=size / 1e6, limit_mb=limits.max_bytes / 1e6)
     try:
         with open(path, "rb") as file:
+            file.seek(first)
             head = file.read(12)
     except OSError as error:
         raise watch.error("unreadable") from error
+    # "file:" keeps FFmpeg from taking a path such as "concat:a|b" or "http://..." for something else.
+    address, options = "file:" + os.path.abspath(path), dict(_OPEN_OPTIONS)
+    if watch.clip.span:
+        address = f"subfile,,start,{first},end,{first + size},,:{address}"
+        options["protocol_whitelist"] = "file,subfile"
     try:
-        # "file:" keeps FFmpeg from taking a path such as "concat:a|b" or "http://..." for something else.
-        container = av.open("file:" + os.path.abspath(path), options=dict(_OPEN_OPTIONS), metadata_errors="replace")
+        container = av.open(address, options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         known = head[4:8] == b"ftyp" or head.startswith(_MAGIC)
         raise watch.error("damaged" if known else "not_media") from error
@@ -153,7 +165,7 @@ def _stated_facts(watch: Watch, container: Any, video: Any, audio: Any) -> Facts
         channels=audio.codec_context.channels if audio else None,
         audio_codec=audio.codec_context.name if audio else None,
         container=container.format.name,
-        size_bytes=os.path.getsize(watch.clip.path),
+        size_bytes=watch.size_bytes,
     )
 
 

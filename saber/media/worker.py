@@ -65,7 +65,8 @@ def decode(
 
 def _plain(clip: Clip) -> dict[str, Any]:
     # The worker's current folder is that of its start, the caller's may change. Metadata stays here.
-    return {"path": os.path.abspath(clip.path), "start_s": clip.start_s, "end_s": clip.end_s, "id": clip.id}
+    plain = {"path": os.path.abspath(clip.path), "start_s": clip.start_s, "end_s": clip.end_s, "span": clip.span}
+    return {**plain, "id": clip.name}  # The name that errors carry.
 
 
 def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[np.ndarray | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,15 +72,6 @@ def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, torch.T
             padded = [torch.nn.functional.pad(sound[key], (0, frames - sound[key].shape[-1])) for sound in sounds]
             batch[key] = torch.cat(padded)
     return batch
-
-
-def epoch_batches(count: int, batch_size: int, seed: int) -> list[list[int]]:
-    """One epoch of shuffled index batches. The last, smaller batch is left out unless it is the only one. (A batch is
-    split by length into micro-batches later; batches of one length would each hold one kind of clip or task.)"""
-    order = list(range(count))
-    random.Random(seed).shuffle(order)
-    batches = [order[at : at + batch_size] for at in range(0, count, batch_size)]
-    return [batch for batch in batches if len(batch) == batch_size] or batches
 
 
 class _Built(torch.utils.data.Dataset):

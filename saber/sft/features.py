@@ -83,6 +83,7 @@ class MediaCache:
         except OSError:
             return None  # decoding it tells what is wrong
         name = f"{clip.path}\0{file.st_size} {file.st_mtime_ns}\0{clip.start_s}\0{clip.end_s}\0{self.fingerprint}"
+        name += f"\0{clip.span}" if clip.span else ""
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
         return self.folder / digest[:2] / f"{digest}.npz"
 

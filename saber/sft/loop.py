@@ -7,10 +7,9 @@ answer tokens of all processes, so the loss and the gradient are those of one pr
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,12 @@ from tqdm import tqdm
 from saber import media
 from saber.model import Checkpoint
 from saber.sft.config import SFTConfig
-from saber.sft.examples import IGNORED, Example, collate, epoch_batches, example_stream
+from saber.sft.examples import IGNORED, Example, collate, example_stream
 from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loss import AnswerLoss
 from saber.sft.report import Report
 from saber.sft.rows import DataError, Row
+from saber.sft.sources import Source, TableSource
 from saber.sft.state import State
 from saber.sft.tuning import prepare_tuning
 
@@ -42,48 +42,22 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) ->
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-class RowList:
-    """A source whose rows are all at hand."""
-
-    def __init__(self, name: str, rows: Sequence[Row]) -> None:
-        self.name, self.rows = name, rows
-
-    def count(self) -> int:
-        return len(self.rows)
-
-    def digest(self) -> str:
-        found = hashlib.sha256()
-        for row in self.rows:
-            found.update(f"{row.clip.id}\0{row.prompt}\0{row.answer}\0".encode())
-        return found.hexdigest()
-
-    def batches(self, batch_size: int, seed: int, first: int = 0) -> Iterator[list[Row]]:
-        """Global batches from step ``first`` on, without end; each epoch has an order of its own."""
-        per_epoch = max(1, len(self.rows) // batch_size)
-        epoch, skip = divmod(first, per_epoch)
-        while True:
-            for batch in epoch_batches(len(self.rows), batch_size, seed * 1000 + epoch)[skip:]:
-                yield [self.rows[index] for index in batch]
-            epoch, skip = epoch + 1, 0
-
-
 def run_sft(
     checkpoint: Checkpoint,
-    rows: Any,
+    rows: Sequence[Row] | Source,
     config: SFTConfig,
     prompts: Mapping[str, str] | None = None,
     evaluate: Callable[[Checkpoint], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Trains in place; writes ``output_dir/log.jsonl``, ``progress.png`` and resumable state. Returns a summary.
 
-    ``rows``: a list of rows, or a source with ``name``, ``count()``, ``digest()`` and ``batches(batch_size, seed,
-    first)``. ``prompts``: prompt key -> text (default: the checkpoint's). ``evaluate``: gives "scores" and "samples"
-    of a checkpoint, asked every ``config.eval_every`` steps. Killed and started again with the same configuration it
-    goes on from the last saved step, without decoding what it skips. A clip that cannot be decoded is named and
-    counted; more than ``config.max_skipped_share`` of them stops the run with a DataError, as does a source without
-    rows. OSError where a checkpoint cannot be written.
+    ``rows``: a list of rows or a source of them (``open_source``). ``prompts``: prompt key -> text (default: the
+    checkpoint's). ``evaluate``: gives "scores" and "samples" of a checkpoint, asked every ``config.eval_every`` steps.
+    Killed and started again with the same configuration it goes on from the last saved step, without decoding what it
+    skips. A clip that cannot be decoded is named and counted; more than ``config.max_skipped_share`` of them stops the
+    run with a DataError, as does a source without rows. OSError where a checkpoint cannot be written.
     """
-    source = RowList(config.data, rows) if isinstance(rows, Sequence) else rows
+    source = TableSource(config.data, rows) if isinstance(rows, Sequence) else rows
     steps = count_steps(source, config)
     accelerator = build_accelerator(config)
     torch.manual_seed(config.seed)
@@ -93,7 +67,7 @@ def run_sft(
     model, tokenizer = checkpoint.model.to(accelerator.device), checkpoint.processor.tokenizer
     cache = MediaCache(checkpoint, None if config.train_encoders else config.cache_dir)
     rank, world = accelerator.process_index, accelerator.num_processes
-    if cache.folder and hasattr(source, "rows"):
+    if cache.folder and isinstance(source, TableSource):
         cache.fill([row.clip for row in source.rows], config.workers, slice(rank, None, world))
         accelerator.wait_for_everyone()
 
@@ -169,7 +143,7 @@ def run_sft(
     }  # fmt: skip
 
 
-def count_steps(source: Any, config: SFTConfig) -> int:
+def count_steps(source: Source, config: SFTConfig) -> int:
     """Optimizer steps of the run. Raises DataError for a source without rows, or of unknown length without a bound."""
     count = source.count()
     if count == 0:
