@@ -370,6 +370,8 @@ def test_a_cache_is_not_read_back_for_other_encoders_or_media_settings(tiny, row
     assert MediaCache(other, tmp_path)._path(clip) != path
     assert MediaCache(replace(tiny, settings=slower), tmp_path)._path(clip) != path
     assert MediaCache(tiny, tmp_path)._path(replace(clip, end_s=1.0)) != path
+    members = [MediaCache(tiny, tmp_path)._path(replace(clip, span=(first, 900))) for first in (512, 2048)]
+    assert len({path, *members}) == 3, "two clips of one tar"
 
 
 class Killed(BaseException):

@@ -7,6 +7,7 @@ answer tokens of all processes, so the loss and the gradient are those of one pr
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -85,16 +86,15 @@ def run_sft(
     report = Report(out, first, steps, accelerator)
     builder = ExampleBuilder(cache, prompts or checkpoint.settings.prompts)
     stand_in = idle_example(tokenizer)
-    mine = (batch[rank::world] for batch in source.batches(config.batch_size, config.seed, first))
+    batches = itertools.islice(source.batches(config.batch_size, config.seed, first), steps - first)
+    mine = (batch[rank::world] for batch in batches)
     stream = example_stream(builder.example, mine, config.workers)
     skipped, seen = 0, 0
     model.train()
     for step in range(first, steps):
         at = time.perf_counter()
-        loaded = next(stream, None)
+        loaded = next(stream)
         report.waited += time.perf_counter() - at
-        if loaded is None:
-            raise DataError(f"data {source.name!r} ended at step {step} of {steps}; lower max_steps or give more data")
         examples = []
         for item in loaded:
             if isinstance(item, media.MediaError):
