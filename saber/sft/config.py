@@ -23,7 +23,7 @@ class SFTConfig:
     model with frozen encoders is our default. The script's default recipe is SABER-Mini's."""
 
     model: str = option("Qwen/Qwen2.5-Omni-7B", "the base: a name, a folder or a Hub id")
-    data: str = option("data/saber", "a folder of clips with SPLIT/clips.parquet, a Hub data set id, or tar shards")
+    data: str = option("data/saber", "a folder with a table of clips, a Hub data set (owner/name), or WebDataset tars")
     split: str = option("train", "its split")
     output_dir: str = option("runs/sft", "where checkpoints, logs and run.json go")
     prompt: str = option("sed", "name of the prompt files in saber/prompts")
