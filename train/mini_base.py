@@ -71,7 +71,7 @@ class BaseConfig:
     audio_layers: int = option(3, "layers of the audio encoder")
     see_steps: int = option(3400, "steps of 64 frame pairs")
     hear_steps: int = option(4500, "steps of 32 clips")
-    join_steps: int = option(1000, "steps of 32 clips")
+    join_steps: int = option(800, "steps of 32 clips")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
     join_learning_rate: float = option(2e-3, "peak, join")
     join_tasks: str = option("labels,words,describe", "what the language model learns in join, comma-separated")
@@ -637,7 +637,8 @@ def build(config: BaseConfig) -> None:
         summary = run_join(config, checkpoint, rows["train"] + rows["speech"])
         del summary["tuned"]
         checkpoint.save(config.output_dir)
-        write_run(config.work_dir, config, parameters=count, join=summary)
+        counts = {split: len(part) for split, part in rows.items()}
+        write_run(config.work_dir, config, parameters=count, rows=counts, join=summary)
         print(f"base written to {config.output_dir}")
 
 
