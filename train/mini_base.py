@@ -375,9 +375,10 @@ def run_see(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[li
         return found["pixel_values_videos"], found["video_grid_thw"]
 
     def look(split: str, firsts: np.ndarray) -> dict[str, torch.Tensor]:
-        pixels, grid = batch(split, firsts)
+        pixels, grid = (value.to(tower.device) for value in batch(split, firsts))
         tokens = tower(pixels, grid_thw=grid).pooler_output  # (B * 16, width)
-        return probe(tokens.reshape(len(firsts), -1, tokens.shape[-1]))
+        found = probe(tokens.reshape(len(firsts), -1, tokens.shape[-1]))
+        return {name: value.float().cpu() for name, value in found.items()}
 
     def loss(split: str, firsts: np.ndarray) -> torch.Tensor:
         out, truth = look(split, firsts), visible[split]
@@ -385,11 +386,11 @@ def run_see(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[li
         for name in SEEN:
             target = torch.from_numpy(truth.of_pairs(name, firsts))
             if (target >= 0).any():
-                total = total + cross_entropy(out[name].float(), target)
+                total = total + cross_entropy(out[name], target)
         aus = torch.from_numpy((truth.aus[firsts] + truth.aus[firsts + 1]) / 2)
         pose = torch.from_numpy(np.concatenate([truth.pose[firsts], truth.pose[firsts + 1]], axis=1))
-        return total + 8 * smooth_l1_loss(out["aus"].float(), aus, beta=0.1) + smooth_l1_loss(
-            out["pose"].float(), pose, beta=0.1
+        return total + 8 * smooth_l1_loss(out["aus"], aus, beta=0.1) + smooth_l1_loss(
+            out["pose"], pose, beta=0.1
         )  # fmt: skip
 
     @torch.no_grad()
@@ -460,7 +461,8 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
         return data[clip[0]][0][clip[1]]["truth"][name]
 
     def listen(clips: list[tuple[str, int]], rng: np.random.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (B, M, width) and their numbers (B,); ``rng``: masks bands of the sound."""
+        """Tokens (B, M, width), on the encoder's device, and their numbers (B,), on the CPU; ``rng``: masks bands of
+        the sound."""
         mels = []
         for split, i in clips:
             arrays = data[split][1]
@@ -468,24 +470,28 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
             mels.append(mel if rng is None else mask_bands(mel, rng))
         lengths = torch.tensor([len(mel) for mel in mels])
         after, out_lengths = tower._get_feat_extract_output_lengths(lengths)
-        flat = tower(torch.cat(mels).T, feature_lens=lengths, aftercnn_lens=after, return_dict=True).last_hidden_state
+        sound, at, after = (value.to(tower.device) for value in (torch.cat(mels).T, lengths, after))
+        flat = tower(sound, feature_lens=at, aftercnn_lens=after, return_dict=True).last_hidden_state
         tokens = nn.utils.rnn.pad_sequence(list(flat.split(out_lengths.tolist())), batch_first=True)
         return tokens, out_lengths
+
+    def attributes(tokens: torch.Tensor, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
+        mask = torch.arange(tokens.shape[1])[None] < lengths[:, None]
+        return {name: value.float().cpu() for name, value in probe(tokens, mask.to(tokens.device)).items()}
 
     def loss(drawn: np.ndarray) -> torch.Tensor:
         clips = [taught_on[number] for number in drawn]
         tokens, lengths = listen(clips, np.random.default_rng([config.seed, *drawn]))
-        mask = torch.arange(tokens.shape[1])[None] < lengths[:, None]
-        out = probe(tokens, mask)
+        out = attributes(tokens, lengths)
         total = torch.zeros(())
         for name in HEARD:
             target = torch.tensor([index_of(name, truth(clip, name)) for clip in clips])
             if (target >= 0).any():
-                total = total + cross_entropy(out[name].float(), target) / 2
+                total = total + cross_entropy(out[name], target) / 2
         for kind, weight in (("words", 2), ("phonemes", 1)):
             targets = [[number_of[kind][unit] for unit in units[clip][kind]] for clip in clips]
             flat = torch.tensor([number for target in targets for number in target])
-            spelled = log_softmax(spell[kind](tokens).float(), -1).transpose(0, 1)
+            spelled = log_softmax(spell[kind](tokens).float().cpu(), -1).transpose(0, 1)
             sizes = torch.tensor([len(target) for target in targets])
             total = total + weight * ctc_loss(spelled, flat, lengths, sizes, zero_infinity=True)
         return total
@@ -500,8 +506,8 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
         for at in range(0, len(tested_on), 32):
             clips = tested_on[at : at + 32]
             tokens, lengths = listen(clips, None)
-            out = probe(tokens, torch.arange(tokens.shape[1])[None] < lengths[:, None])
-            best = {kind: spell[kind](tokens).argmax(-1) for kind in kinds}
+            out = attributes(tokens, lengths)
+            best = {kind: spell[kind](tokens).argmax(-1).cpu() for kind in kinds}
             for place, clip in enumerate(clips):
                 for name in HEARD:
                     if truth(clip, name) is not None:
@@ -525,12 +531,13 @@ def _teach(
     """Trains an encoder with its reading heads; leaves ``<stage>.pt`` (the encoder). Resumable."""
     work = Path(config.work_dir)
     done, state_path = work / f"{stage}.pt", work / f"{stage}.state.pt"
-    parameters = [*tower.parameters(), *heads.parameters()]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parameters = [*tower.to(device).parameters(), *heads.to(device).parameters()]
     peak = config.encoder_learning_rate
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.02)
     first = 0
     if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
+        state = torch.load(state_path, map_location=device, weights_only=True)
         tower.load_state_dict(state["tower"])
         heads.load_state_dict(state["heads"])
         optimizer.load_state_dict(state["optimizer"])
@@ -541,7 +548,7 @@ def _teach(
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, steps, peak, 0.05)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             value = loss(sample(np.random.default_rng([config.seed, step])))
         value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -556,7 +563,7 @@ def _teach(
             log.flush()
             _save({"tower": tower.state_dict(), "heads": heads.state_dict(),
                    "optimizer": optimizer.state_dict(), "step": step + 1}, state_path)  # fmt: skip
-    _save(tower.state_dict(), done)
+    _save(tower.cpu().state_dict(), done)
     state_path.unlink(missing_ok=True)
 
 
