@@ -8,6 +8,9 @@ from typing import Any
 
 from saber.model import Settings
 
+TUNING = ("full", "lora", "qlora")
+TRACKERS = ("none", "tensorboard", "trackio")
+
 
 def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -16,10 +19,11 @@ def option(default: Any, text: str) -> Any:
 @dataclass(frozen=True)
 class SFTConfig:
     """Stage 1: supervised fine-tuning on SED targets. The defaults are the paper's run where it states a value
-    (2 epochs, batch 128, learning rate 1e-4); the rest is ours. The script's default recipe is SABER-Mini's."""
+    (2 epochs, batch 128, learning rate 1e-4); the rest is ours: it does not say what is trained, so LoRA on the text
+    model with frozen encoders is our default. The script's default recipe is SABER-Mini's."""
 
     model: str = option("Qwen/Qwen2.5-Omni-7B", "the base: a name, a folder or a Hub id")
-    data: str = option("data/saber", "folder of clips with a table of annotations a split: SPLIT/clips.parquet")
+    data: str = option("data/saber", "a folder of clips with SPLIT/clips.parquet, a Hub data set id, or tar shards")
     split: str = option("train", "its split")
     output_dir: str = option("runs/sft", "where checkpoints, logs and run.json go")
     prompt: str = option("sed", "name of the prompt files in saber/prompts")
@@ -33,20 +37,39 @@ class SFTConfig:
     warmup_share: float = option(0.03, "share of the steps with rising learning rate")
     weight_decay: float = option(0.01, "AdamW weight decay on matrices")
     max_grad_norm: float = option(1.0, "gradient clipping")
-    train_encoders: bool = option(False, "also train the audio and vision encoders")
+    tuning: str = option("lora", "full, lora or qlora (lora on a base in 4 bits)")
+    lora_r: int = option(64, "rank of the adapters on the text model's linear layers")
+    lora_alpha: int = option(128, "their scale: alpha / r")
+    lora_dropout: float = option(0.05, "dropout before them")
+    train_encoders: bool = option(False, "also train the audio and vision encoders (full tuning only)")
     bf16: bool = option(True, "bfloat16 autocast")
+    gradient_checkpointing: bool = option(False, "compute layers again in the backward pass: less memory, more time")
     cpu: bool = option(False, "train on the CPU even where there is a GPU")
     seed: int = option(0, "data order and initialisation")
     workers: int = option(1, "processes that decode ahead of the model; 0: in line")
     cache_dir: str | None = option(None, "keep what frozen encoders give here, between epochs and runs")
+    max_skipped_share: float = option(0.02, "the run stops where more than this share of the clips cannot be decoded")
+    eval_clips: int = option(0, "clips of the split validation that are answered during training; 0: none")
+    eval_every: int = option(500, "optimizer steps between these evaluations")
+    report_to: str = option("none", "also log to none, tensorboard or trackio")
+    dry_run: bool = option(False, "print what the run would need, and stop")
     save_every: int = option(200, "optimizer steps between resumable checkpoints")
     log_every: int = option(10, "optimizer steps between log lines")
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "micro_batch_size": 1, "save_every": 1, "log_every": 1, "max_steps": 0, "workers": 0}
+        least = {"batch_size": 1, "micro_batch_size": 1, "save_every": 1, "log_every": 1, "eval_every": 1, "lora_r": 1,
+                 "lora_alpha": 1, "max_steps": 0, "workers": 0, "eval_clips": 0}  # fmt: skip
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {value}")
+        for name, values in (("tuning", TUNING), ("report_to", TRACKERS)):
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {values}")
+        for name in ("lora_dropout", "max_skipped_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1")
+        if self.train_encoders and self.tuning != "full":
+            raise ValueError(f"train_encoders is true with tuning {self.tuning!r}; encoders are trained in full tuning")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be between 0 and 1")
         if not 0 < self.epochs < math.inf and self.max_steps == 0:
