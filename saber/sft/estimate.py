@@ -33,6 +33,7 @@ from saber.media import MediaSettings
 from saber.model import build_thinker, load_plan
 from saber.sft.config import SFTConfig
 from saber.sft.footprint import (
+    Line,
     Precision,
     audio_footprint,
     loss_footprint,
@@ -396,28 +397,28 @@ def _working(config: SFTConfig, size: ClipSize) -> dict[str, int]:
         lora_dropout=config.lora_dropout, train_encoders=config.train_encoders, bf16=config.bf16,
         gradient_checkpointing=config.gradient_checkpointing, model=config.model,
     )  # fmt: skip
-    return dict(_footprints(key, precision, micro, size, _cached(config)))
+    text, vision, audio, loss = _lines(key, precision)
+    decoded = micro * (size.video + size.audio) * load_plan(config.model)[0].text_config.hidden_size * 2
+    held, peak = decoded, decoded
+    if not _cached(config):
+        seen, heard = vision.at(micro * size.patches), audio.at(micro * math.ceil(50 * size.seconds))
+        held, peak = seen.held + heard.held, max(seen.peak + heard.held, seen.held + heard.peak)
+    read = text.at(micro * size.length)
+    chunk = loss.at(min(CHUNK, micro * size.answer))
+    return {
+        "encoders": int(peak),
+        "loss chunk": int(held + read.held + chunk.peak),
+        "backward pass": int(held + read.peak),
+    }
 
 
-@lru_cache(maxsize=256)
-def _footprints(
-    config: SFTConfig, precision: Precision, micro: int, size: ClipSize, cached: bool
-) -> tuple[tuple[str, int], ...]:
-    """The most bytes of each phase of a micro-batch. ``cached``: the encoders' output comes from disk."""
+@lru_cache(maxsize=64)
+def _lines(config: SFTConfig, precision: Precision) -> tuple[Line, Line, Line, Line]:
+    """Footprints of text model, vision encoder, audio encoder and loss chunk."""
     configuration, _ = load_plan(config.model)
-    held = micro * (size.video + size.audio) * configuration.text_config.hidden_size * 2
-    peak = 0
-    if not cached:
-        vision = vision_footprint(configuration, config, precision, micro * size.patches)
-        audio = audio_footprint(configuration, config, precision, micro, size.seconds)
-        held, peak = vision.held + audio.held, max(vision.peak + audio.held, vision.held + audio.peak)
-    text = text_footprint(configuration, config, precision, micro, size.length)
-    loss = loss_footprint(configuration, config, precision, min(CHUNK, micro * size.answer))
-    return (
-        ("encoders", peak),
-        ("loss chunk", held + text.held + loss.peak),
-        ("backward pass", held + text.peak),
-    )
+    kinds = (text_footprint, vision_footprint, audio_footprint, loss_footprint)
+    text, vision, audio, loss = (kind(configuration, config, precision) for kind in kinds)
+    return text, vision, audio, loss
 
 
 def _flops(

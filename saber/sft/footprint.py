@@ -30,16 +30,32 @@ from torch.utils._pytree import tree_leaves
 from saber.model import build_thinker
 from saber.sft.config import SFTConfig
 
-#: Layers that are really run; further ones are extrapolated.
-_FEW, _MORE = 2, 4
+#: What is really run: so many layers, and tokens (or patches, places, rows). Bytes are linear in both.
+_LAYERS, _SIZES = (2, 3), (2048, 4096)
 
 
 @dataclass(frozen=True)
 class Footprint:
     """Bytes besides weights and their gradients. ``held``: between forward and backward; ``peak``: the most at once."""
 
-    held: int
-    peak: int
+    held: float
+    peak: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """Footprints of two sizes of ``_SIZES``, and by them of any: bytes of activations grow with their number."""
+
+    small: Footprint
+    large: Footprint
+
+    def at(self, size: int) -> Footprint:
+        share = (size - _SIZES[0]) / (_SIZES[1] - _SIZES[0])
+        held, peak = (
+            max(0.0, getattr(self.small, name) + share * (getattr(self.large, name) - getattr(self.small, name)))
+            for name in ("held", "peak")
+        )
+        return Footprint(held, max(held, peak))
 
 
 @dataclass(frozen=True)
@@ -82,84 +98,72 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def text_footprint(configuration: Any, config: SFTConfig, precision: Precision, clips: int, length: int) -> Footprint:
-    """The text model's layers and last norm, forward and backward, for ``clips`` sequences of ``length`` tokens."""
+def text_footprint(configuration: Any, config: SFTConfig, precision: Precision) -> Line:
+    """The text model's layers and last norm, forward and backward; sizes are tokens."""
 
-    def run(layers: int) -> Footprint:
-        with FakeTensorMode():
-            model = _build(configuration, config, precision, layers).model.language_model
-            width = configuration.text_config.hidden_size
-            dtype = precision.trained if config.tuning == "full" else precision.frozen
-            positions = torch.zeros(3, clips, length, dtype=torch.long)
+    def run(layers: int, tokens: int) -> Footprint:
+        model = _build(configuration, config, precision, layers, lambda model: model.model.language_model)
+        width = configuration.text_config.hidden_size
+        dtype = precision.trained if config.tuning == "full" else precision.frozen
+        positions = torch.zeros(3, 1, tokens, dtype=torch.long)
 
-            def forward() -> torch.Tensor:
-                embedded = torch.empty(clips, length, width, dtype=dtype, requires_grad=config.tuning == "full")
-                return model(inputs_embeds=embedded, position_ids=positions, use_cache=False).last_hidden_state
+        def forward() -> torch.Tensor:
+            embedded = torch.empty(1, tokens, width, dtype=dtype, requires_grad=config.tuning == "full")
+            return model(inputs_embeds=embedded, position_ids=positions, use_cache=False).last_hidden_state
 
-            return _measure(forward, precision)
+        return _measure(forward, precision)
 
-    return _extrapolate(run, configuration.text_config.num_hidden_layers)
+    return _line(run, configuration.text_config.num_hidden_layers)
 
 
-def vision_footprint(configuration: Any, config: SFTConfig, precision: Precision, patches: int) -> Footprint:
-    """The vision encoder for a micro-batch of so many patches, inputs included."""
+def vision_footprint(configuration: Any, config: SFTConfig, precision: Precision) -> Line:
+    """The vision encoder, inputs included; sizes are patches. Flash attention takes the same bytes in any windows."""
     sizes = configuration.vision_config
-    merge = sizes.spatial_merge_size**2
-    patches = max(merge, patches // merge * merge)
-    window = (sizes.window_size // sizes.patch_size) ** 2
-    ends = np.append(np.arange(0, patches, min(patches, max(window, patches // 64))), patches)
 
-    def run(layers: int) -> Footprint:
-        with FakeTensorMode():
-            tower = _build(configuration, config, precision, layers).model.visual
-            channels = sizes.in_channels * sizes.temporal_patch_size * sizes.patch_size**2
-            turned = torch.empty(patches, sizes.hidden_size // sizes.num_heads)
+    def run(layers: int, patches: int) -> Footprint:
+        tower = _build(configuration, config, precision, layers, lambda model: model.model.visual)
+        channels = sizes.in_channels * sizes.temporal_patch_size * sizes.patch_size**2
+        turned = torch.empty(patches, sizes.hidden_size // sizes.num_heads)
+        pixels = []
 
-            def forward() -> torch.Tensor:
-                pixels = torch.empty(patches, channels)
-                hidden = tower.patch_embed(pixels)
-                for block in tower.blocks:
-                    hidden = block(hidden, cu_seqlens=ends, position_embeddings=(turned, turned))
-                forward.inputs = pixels  # part of the batch: there until the step ends
-                return tower.merger(hidden)
+        def forward() -> torch.Tensor:
+            pixels.append(torch.empty(patches, channels))  # of the batch: there until the step ends
+            hidden = tower.patch_embed(pixels[0])
+            for block in tower.blocks:
+                hidden = block(hidden, cu_seqlens=np.array([0, patches]), position_embeddings=(turned, turned))
+            return tower.merger(hidden)
 
-            return _measure(forward, precision, config.train_encoders)
+        return _measure(forward, precision, config.train_encoders)
 
-    return _extrapolate(run, sizes.depth)
+    return _line(run, sizes.depth)
 
 
-def audio_footprint(
-    configuration: Any, config: SFTConfig, precision: Precision, clips: int, seconds: float
-) -> Footprint:
-    """The audio encoder for ``clips`` clips of ``seconds`` each, inputs included."""
+def audio_footprint(configuration: Any, config: SFTConfig, precision: Precision) -> Line:
+    """The audio encoder, inputs included; sizes are its places, 50 a second."""
     sizes = configuration.audio_config
-    chunk = 2 * sizes.n_window  # mel frames, 100 a second
-    chunks = clips * max(1, -(-round(100 * seconds) // chunk))
-    places = chunks * (chunk // 2)
-    ends = np.arange(0, places + 1, chunk // 2)
 
-    def run(layers: int) -> Footprint:
-        with FakeTensorMode():
-            tower = _build(configuration, config, precision, layers).model.audio_tower
+    def run(layers: int, places: int) -> Footprint:
+        tower = _build(configuration, config, precision, layers, lambda model: model.model.audio_tower)
+        sounds = []
 
-            def forward() -> torch.Tensor:
-                mel = torch.empty(chunks, sizes.num_mel_bins, chunk)
-                hidden = torch.nn.functional.gelu(tower.conv1(mel.to(tower.conv1.weight.dtype)))
-                hidden = torch.nn.functional.gelu(tower.conv2(hidden)).transpose(1, 2).reshape(places, -1)
-                for layer in tower.layers:
-                    hidden = layer(hidden, cu_seqlens=ends)[0]
-                forward.inputs = mel
-                return tower.proj(tower.ln_post((hidden[0::2] + hidden[1::2]) / 2))
+        def forward() -> torch.Tensor:
+            sounds.append(torch.empty(1, sizes.num_mel_bins, 2 * places))  # two mel frames a place
+            hidden = torch.nn.functional.gelu(tower.conv1(sounds[0].to(tower.conv1.weight.dtype)))
+            hidden = torch.nn.functional.gelu(tower.conv2(hidden)).transpose(1, 2).reshape(places, -1)
+            for layer in tower.layers:
+                hidden = layer(hidden, cu_seqlens=np.array([0, places]))[0]
+            return tower.proj(tower.ln_post((hidden[0::2] + hidden[1::2]) / 2))
 
-            return _measure(forward, precision, config.train_encoders)
+        return _measure(forward, precision, config.train_encoders)
 
-    return _extrapolate(run, sizes.encoder_layers)
+    return _line(run, sizes.encoder_layers)
 
 
-def loss_footprint(configuration: Any, config: SFTConfig, precision: Precision, rows: int) -> Footprint:
-    """One chunk of the loss: logits of ``rows`` answer positions, forward and again in the backward pass."""
-    with FakeTensorMode():
-        head = _build(configuration, config, precision, 1).lm_head
+def loss_footprint(configuration: Any, config: SFTConfig, precision: Precision) -> Line:
+    """One chunk of the loss, forward and again in the backward pass; sizes are rows of logits."""
+
+    def run(layers: int, rows: int) -> Footprint:
+        head = _build(configuration, config, precision, layers, lambda model: model.lm_head)
         dtype = torch.bfloat16 if config.bf16 else torch.float32
 
         def chunk(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -172,10 +176,14 @@ def loss_footprint(configuration: Any, config: SFTConfig, precision: Precision, 
 
         return _measure(forward, precision)
 
+    return _line(run, 1)
 
-def _build(configuration: Any, config: SFTConfig, precision: Precision, layers: int) -> Any:
-    """The model with so many layers, prepared as ``config.tuning`` says, of fake tensors (to be called under a
-    FakeTensorMode); gradients exist, as between micro-batches."""
+
+def _build(
+    configuration: Any, config: SFTConfig, precision: Precision, layers: int, choose: Callable[[Any], Any]
+) -> Any:
+    """The chosen part of a model with so many layers, of fake tensors (to be called under a FakeTensorMode), prepared as
+    ``config.tuning`` says; gradients exist, as between micro-batches."""
     with unset_fake_temporarily(), torch.device("meta"):
         model = build_thinker(configuration, precision.frozen, layers).train()
         model.requires_grad_(config.tuning == "full")
@@ -185,9 +193,10 @@ def _build(configuration: Any, config: SFTConfig, precision: Precision, layers: 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # its name is about to change
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if config.tuning != "full":
-            _add_adapters(model.model.language_model, config)
-    for module in model.modules():
+        part = choose(model)
+        if config.tuning != "full" and part is model.model.language_model:
+            _add_adapters(part, config)
+    for module in part.modules():
         for name, values in module.named_parameters(recurse=False):
             dtype = precision.trained if values.requires_grad else precision.frozen
             fake = torch.nn.Parameter(torch.empty(values.shape, dtype=dtype), values.requires_grad)
@@ -196,7 +205,7 @@ def _build(configuration: Any, config: SFTConfig, precision: Precision, layers: 
             setattr(module, name, fake)
         for name, values in module.named_buffers(recurse=False):
             module._buffers[name] = torch.empty(values.shape, dtype=values.dtype)
-    return model
+    return part
 
 
 def _add_adapters(text_model: torch.nn.Module, config: SFTConfig) -> None:
@@ -240,10 +249,22 @@ def _autocast(precision: Precision) -> Iterator[None]:
         yield
 
 
-def _extrapolate(run: Callable[[int], Footprint], layers: int) -> Footprint:
-    if layers <= _MORE:
-        return run(layers)
-    few, more = run(_FEW), run(_MORE)
-    steps = (layers - _FEW) / (_MORE - _FEW)
-    line = [int(a + (b - a) * steps) for a, b in ((few.held, more.held), (few.peak, more.peak))]
-    return Footprint(*line)
+def _line(run: Callable[[int, int], Footprint], layers: int) -> Line:
+    """The line through what ``run(layers, size)`` gives for few layers and two sizes, carried on to all layers."""
+    few, more = _LAYERS
+    ends = []
+    for size in _SIZES:
+        if layers <= more:
+            with FakeTensorMode():
+                ends.append(run(layers, size))
+            continue
+        found = []
+        for count in _LAYERS:
+            with FakeTensorMode():
+                found.append(run(count, size))
+        first, second = found
+        rest = (layers - few) / (more - few)
+        ends.append(
+            Footprint(first.held + rest * (second.held - first.held), first.peak + rest * (second.peak - first.peak))
+        )
+    return Line(*ends)
