@@ -80,8 +80,8 @@ MEDIA_TOKENS = {
 #: estimated without the network; ``embed`` and ``lm_head`` are two tensors in both. 7B: counted 8.93 B in all, as the
 #: checkpoint has (the vision class's own default width, 3584, is not the checkpoint's). 3B: text and audio sizes as in
 #: the configuration of a public fine-tune of it (huggingface.co/OpenMOSS-Team/RoboOmni-LIBERO-Object, config.json),
-#: untied output layer and 36 layers as a strict loader of the checkpoint expects; its vision encoder was not seen and is
-#: taken to be that of 7B with an output of 2048, as in Qwen2.5-VL-3B.
+#: output layer and 36 layers as another project's strict loader of the checkpoint expects. Not confirmed: its vision
+#: encoder is taken to be that of 7B with an output of 2048, as in Qwen2.5-VL-3B.
 PUBLISHED_SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "Qwen/Qwen2.5-Omni-7B": {"text": {}, "vision": {"hidden_size": 1280}, "audio": {}},
     "Qwen/Qwen2.5-Omni-3B": {

@@ -9,7 +9,7 @@ from typing import Any
 from saber.model import Settings
 
 TUNING = ("full", "lora", "qlora")
-SHARDING = ("none", "zero2", "zero3", "fsdp")
+SHARDING = ("ddp", "zero2", "zero3", "fsdp")
 TRACKERS = ("none", "tensorboard", "trackio")
 
 
@@ -56,7 +56,7 @@ class SFTConfig:
     dry_run: bool = option(False, "print what the run would need, and stop")
     gpus: int = option(8, "processes that a dry run counts with, one a GPU (paper: 8 A100)")
     gpu: str = option("a100", "their kind, for a dry run: a key of saber.sft.estimate.GPUS")
-    sharding: str = option("none", "what is split among them, for a dry run: none, zero2, zero3 or fsdp")
+    sharding: str = option("ddp", "what is split among them, for a dry run: ddp (nothing), zero2, zero3 or fsdp")
     save_every: int = option(200, "optimizer steps between resumable checkpoints")
     log_every: int = option(10, "optimizer steps between log lines")
 

@@ -1,11 +1,11 @@
 """What a run of stage 1 needs, before it starts: memory of a GPU, time, steps and GPU hours. Nothing is downloaded.
 
-Goes in: a recipe (``SFTConfig``, with ``gpus``, ``gpu`` and ``sharding``). Comes out: an ``Estimate``; ``dry_run`` is its
-table and ``headline`` the first lines of a recipe. The model is built on the meta device from its configuration, and few
-of its layers are run on fake tensors (``saber.sft.footprint``). Nothing here was measured on a GPU.
+Goes in: a recipe (``SFTConfig``, with ``gpus``, ``gpu`` and ``sharding``). Comes out: an ``Estimate``; ``dry_run`` is
+its table and ``headline`` the first lines of a recipe. The model is built on the meta device from its configuration, and
+few of its layers are run on fake tensors (``saber.sft.footprint``). Nothing here was measured on a GPU.
 
 Memory of a process, bytes; T trained, F frozen parameters, N processes:
-- none: full 4 (T + F) in 32 bits, under adapters 4 T + 2 F; gradients 4 T; AdamW 8 T; buckets of DDP 4 T where N > 1.
+- ddp (one process too): full 4 (T + F) in 32 bits, under adapters 4 T + 2 F; gradients 4 T; AdamW 8 T; buckets of DDP 4 T where N > 1.
 - zero2 (Rajbhandari et al. 2020, section 5: 2 P + 14 P / N): 2 (T + F), gradients 2 T / N and a bucket, 12 T / N.
 - zero3 (the same, 16 P / N): 2 (T + F) / N and what is gathered, gradients 2 T / N and a bucket, 12 T / N.
 - fsdp: 4 T / N and F / N, gradients 4 T / N, AdamW 8 T / N; gathered are two layers and what is no layer, in 16 bits.
@@ -15,7 +15,8 @@ On top comes the largest of: encoders, loss chunk, backward pass, embedding's gr
 Time: floating-point operations over the chip's peak times ``UTILISATION``. For D tokens and P parameters a forward pass
 is 2 P D, the gradient of its input 2 P D, of its weights 2 P D where they are trained (6 P D; 4 P D for frozen weights
 below trained adapters), recomputation 2 P D more; causal attention 2 D^2 w a layer forward and 2.5 times that backward
-(Dao et al. 2022); the output layer runs on answers alone, twice forward. Communication and waiting for data are left out.
+(Dao et al. 2022; w: all heads' width); the output layer runs on answers alone, twice forward. Communication between
+processes and waiting for data are left out.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from saber.sft.footprint import (
 )
 
 GIB = 1024**3
-#: Share of the peak that a training step reaches, and of the bandwidth that unpacking 4-bit weights does: assumed, ours.
+#: Share of the peak that a training step reaches, and of the bandwidth that unpacking 4-bit weights reaches: assumed.
 UTILISATION = 0.40
 #: A process's context, library buffers; and what the allocator cannot use of the working memory: assumed, ours.
 RESERVE_BYTES, FRAGMENTATION = int(1.5 * GIB), 0.05
@@ -99,8 +100,8 @@ TYPICAL, LONGEST = (5.0, 450), (30.0, 900)
 
 @dataclass(frozen=True)
 class Estimate:
-    """``parts``: name -> (parameters, trained). ``state``: name -> bytes that stay; ``working``: name -> the most bytes
-    of each phase with the longest clips; ``typical_bytes``, ``longest_bytes``: a process's peak."""
+    """``parts``: name -> (parameters, trained). ``state``: name -> bytes that stay; ``working``: name -> the most
+    bytes of each phase with the longest clips; ``typical_bytes``, ``longest_bytes``: a process's peak."""
 
     config: SFTConfig
     gpu: GPU
@@ -215,7 +216,7 @@ def _choices(config: SFTConfig) -> Iterator[SFTConfig]:
     if config.tuning == "full":
         ways.append({"tuning": "lora", "train_encoders": False, "sharding": config.sharding})
     if config.tuning != "qlora":
-        split = config.sharding if config.sharding in ("none", "zero2") else "zero2"
+        split = config.sharding if config.sharding in ("ddp", "zero2") else "zero2"
         ways.append({"tuning": "qlora", "train_encoders": False, "sharding": split})
     for way in ways:
         for checkpointing in sorted({config.gradient_checkpointing, True}):
@@ -224,13 +225,13 @@ def _choices(config: SFTConfig) -> Iterator[SFTConfig]:
 
 def headline(found: Estimate) -> str:
     """The two comment lines that a recipe begins with."""
-    config, recipe = found.config, "an out-of-memory error is not excluded" if not found.fits else "it should fit"
+    config, gib = found.config, found.gpu.memory_gib
     return (
-        f"# {config.gpus} x {found.gpu.title}, sharding {config.sharding}: {found.longest_bytes / GIB:.0f} of "
-        f"{found.gpu.memory_gib:.0f} GiB a GPU with clips of {found.longest.seconds:g} s "
-        f"({found.typical_bytes / GIB:.0f} with {found.typical.seconds:g} s), about {found.hours:.0f} hours "
-        f"({found.gpu_hours:.0f} GPU hours) for {found.clips:,} clips;\n"
-        f"# estimated by --dry_run at {UTILISATION:.0%} of the peak, not measured; {recipe}."
+        f"# {config.gpus} x {found.gpu.title}, {config.sharding}: {found.longest_bytes / GIB:.0f} of {gib:.0f} GiB (clips "
+        f"of {found.longest.seconds:g} s; {found.typical_bytes / GIB:.0f} with {found.typical.seconds:g} s), "
+        f"{found.hours:.0f} hours, {found.gpu_hours:.0f} GPU hours; estimated by --dry_run,\n"
+        f"# not measured, for {found.clips:,} clips at {UTILISATION:.0%} of the peak; "
+        f"{'should fit' if found.fits else 'does not fit'}."
     )
 
 
@@ -329,6 +330,7 @@ def _counts(name: str) -> Mapping[str, int]:
     linear = [module for module in text.layers[0].modules() if isinstance(module, torch.nn.Linear)]
     counts["of a text layer"] = sum(values.numel() for values in text.layers[0].parameters())
     counts["in matrices"] = len(text.layers) * sum(module.weight.numel() for module in linear)
+    counts["largest matrix"] = max(module.weight.numel() for module in linear)
     counts["of adapters of rank 1"] = len(text.layers) * sum(sum(module.weight.shape) for module in linear)
     counts["in vision blocks"] = sum(values.numel() for values in model.model.visual.blocks.parameters())
     return counts
@@ -352,7 +354,7 @@ def _parts(counts: Mapping[str, int], config: SFTConfig) -> dict[str, tuple[int,
 def _precision(config: SFTConfig) -> Precision:
     if not config.bf16:
         return Precision(torch.float32, torch.float32, False)
-    if config.sharding != "none":  # DeepSpeed and FSDP compute with weights of 16 bits
+    if config.sharding != "ddp":  # DeepSpeed and FSDP compute with weights of 16 bits
         return Precision(torch.bfloat16, torch.bfloat16, False)
     return Precision(torch.float32, torch.float32 if config.tuning == "full" else torch.bfloat16, True)
 
@@ -369,7 +371,7 @@ def _state(
     quantised = counts["in matrices"] if config.tuning == "qlora" else 0
     packed = quantised * NF4_BYTES
     bucket = low * min(BUCKET, trained)
-    if config.sharding == "none":
+    if config.sharding == "ddp":
         weights, gradients, optimizer = 4 * trained + kept * (frozen - quantised) + packed, 4 * trained, 8 * trained
         other, share = 4 * trained if share > 1 else 0, 1
     elif config.sharding == "zero2":
@@ -381,23 +383,29 @@ def _state(
     else:
         weights, gradients, optimizer = (4 * trained + kept * frozen) / share, 4 * trained / share, 8 * trained / share
         other = low * min(total, total - counts["text layers"] + 2 * counts["of a text layer"])
+    if quantised:
+        other += 2 * low * counts["largest matrix"]  # unpacked, of a forward and of a backward pass
     state = {"weights": weights, "gradients": gradients, "AdamW": optimizer, "buckets, gathered": other}
     # AdamW's own temporary tensors; ZeRO also makes 32-bit gradients of its share.
     step = (8 if config.sharding.startswith("zero") else 4) * trained / share
-    embedding = counts["text embedding"] * (low if config.sharding != "none" else 4) if config.tuning == "full" else 0
+    embedding = counts["text embedding"] * (low if config.sharding != "ddp" else 4) if config.tuning == "full" else 0
     moments = {"optimizer step": step, "embedding's gradient": embedding}
     return {name: int(value) for name, value in state.items()}, {name: int(value) for name, value in moments.items()}
 
 
-def _working(config: SFTConfig, size: ClipSize) -> dict[str, int]:
-    micro, precision = _micro(config), _precision(config)
-    # Only what a footprint depends on, so that equal ones are found once.
-    key = SFTConfig(
-        tuning="full" if config.tuning == "full" else "lora", lora_r=config.lora_r, lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout, train_encoders=config.train_encoders, bf16=config.bf16,
-        gradient_checkpointing=config.gradient_checkpointing, model=config.model,
+def _footprint_key(config: SFTConfig) -> SFTConfig:
+    """Only what a footprint depends on, so that equal ones are found once."""
+    return SFTConfig(
+        model=config.model, tuning="full" if config.tuning == "full" else "lora", lora_r=config.lora_r,
+        lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, train_encoders=config.train_encoders,
+        bf16=config.bf16, gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
-    text, vision, audio, loss = _lines(key, precision)
+
+
+def _working(config: SFTConfig, size: ClipSize) -> dict[str, int]:
+    """The most bytes of each phase of a micro-batch of such clips."""
+    micro = _micro(config)
+    text, vision, audio, loss = _lines(_footprint_key(config), _precision(config))
     decoded = micro * (size.video + size.audio) * load_plan(config.model)[0].text_config.hidden_size * 2
     held, peak = decoded, decoded
     if not _cached(config):

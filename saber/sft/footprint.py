@@ -6,8 +6,8 @@ torch's own autograd, so what is saved for the backward pass is what the real st
 flash sdpa, adapters, checkpoints). Only few layers are run; they are alike, so all of them are a straight line.
 
 For the text layer of a bfloat16 model trained in full this gives 20 h + 8 f + 4 k + 4 n + 8 bytes a token (h: width, f:
-inner width of the MLP, k: width of keys, n: heads): two norms of 8 h; queries and attention's output 4 h; keys and values
-4 k; attention's log-sum-exp 4 n; four MLP tensors 8 f; the norms' scales 8. With checkpointing it is 2 h.
+inner width of the MLP, k: width of keys, n: heads): two norms of 8 h; queries and attention's output 4 h; keys and
+values 4 k; attention's log-sum-exp 4 n; four MLP tensors 8 f; the norms' scales 8. With checkpointing it is 2 h.
 """
 
 from __future__ import annotations
@@ -182,8 +182,8 @@ def loss_footprint(configuration: Any, config: SFTConfig, precision: Precision) 
 def _build(
     configuration: Any, config: SFTConfig, precision: Precision, layers: int, choose: Callable[[Any], Any]
 ) -> Any:
-    """The chosen part of a model with so many layers, of fake tensors (to be called under a FakeTensorMode), prepared as
-    ``config.tuning`` says; gradients exist, as between micro-batches."""
+    """The chosen part of a model with so many layers, of fake tensors (to be called under a FakeTensorMode), prepared
+    as ``config.tuning`` says; gradients exist, as between micro-batches."""
     with unset_fake_temporarily(), torch.device("meta"):
         model = build_thinker(configuration, precision.frozen, layers).train()
         model.requires_grad_(config.tuning == "full")
