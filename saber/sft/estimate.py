@@ -1,11 +1,12 @@
 """What a run of stage 1 needs, before it starts: memory of a GPU, time, steps and GPU hours. Nothing is downloaded.
 
 Goes in: a recipe (``SFTConfig``, with ``gpus``, ``gpu`` and ``sharding``). Comes out: an ``Estimate``; ``dry_run`` is
-its table and ``headline`` the first lines of a recipe. The model is built on the meta device from its configuration, and
-few of its layers are run on fake tensors (``saber.sft.footprint``). Nothing here was measured on a GPU.
+its table and ``headline`` the first lines of a recipe. The model is built on the meta device from its configuration,
+and few of its layers are run on fake tensors (``saber.sft.footprint``). Nothing here was measured on a GPU.
 
 Memory of a process, bytes; T trained, F frozen parameters, N processes:
-- ddp (one process too): full 4 (T + F) in 32 bits, under adapters 4 T + 2 F; gradients 4 T; AdamW 8 T; buckets of DDP 4 T where N > 1.
+- ddp, or one process: full 4 (T + F) in 32 bits, under adapters 4 T + 2 F; gradients 4 T; AdamW 8 T; buckets of DDP 4 T
+  where N > 1.
 - zero2 (Rajbhandari et al. 2020, section 5: 2 P + 14 P / N): 2 (T + F), gradients 2 T / N and a bucket, 12 T / N.
 - zero3 (the same, 16 P / N): 2 (T + F) / N and what is gathered, gradients 2 T / N and a bucket, 12 T / N.
 - fsdp: 4 T / N and F / N, gradients 4 T / N, AdamW 8 T / N; gathered are two layers and what is no layer, in 16 bits.
@@ -22,7 +23,7 @@ processes and waiting for data are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -94,14 +95,14 @@ class ClipSize:
         return self.video + self.audio + self.prompt + self.answer
 
 
-#: Seconds and answer tokens of a typical clip and of the longest: 30 s is the paper's filter, the rest is assumed, ours.
+#: Seconds and answer tokens of a typical clip and of the longest: 30 s is the paper's filter, the rest is assumed.
 TYPICAL, LONGEST = (5.0, 450), (30.0, 900)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """``parts``: name -> (parameters, trained). ``state``: name -> bytes that stay; ``working``: name -> the most
-    bytes of each phase with the longest clips; ``typical_bytes``, ``longest_bytes``: a process's peak."""
+    """``parts``: name -> (parameters, trained). ``state``: name -> bytes that stay; ``working``: name -> the most bytes
+    of each phase with the longest clips; ``typical_bytes``, ``longest_bytes``: a process's peak."""
 
     config: SFTConfig
     gpu: GPU
@@ -162,7 +163,7 @@ def clip_size(configuration: Any, media: MediaSettings, prompt: str, seconds: fl
 
 
 def estimate(config: SFTConfig, clips: int | None = None) -> Estimate:
-    """``clips``: of the training split; None counts ``config.data`` where it is a folder, else takes the paper's number.
+    """``clips``: of the training split; None counts ``config.data`` where it is a folder, else takes the paper's.
     Raises ValueError for an unknown GPU and ModelError for a model that cannot be read."""
     if config.gpu not in GPUS:
         raise ValueError(f"gpu is {config.gpu!r}; it must be one of {tuple(GPUS)}")
@@ -178,7 +179,7 @@ def estimate(config: SFTConfig, clips: int | None = None) -> Estimate:
     state, transient = _state(counts, parts, config)
     peaks = {}
     for size in (typical, longest):
-        working = _working(config, size) | transient
+        working = _working(counts, config, size) | transient
         peak = max(working.values())
         peaks[size] = sum(state.values()) + peak + int(FRAGMENTATION * peak) + RESERVE_BYTES
     clips = _count(config) if clips is None else clips
@@ -196,8 +197,8 @@ def estimate(config: SFTConfig, clips: int | None = None) -> Estimate:
 
 
 def smaller_that_fits(config: SFTConfig, clips: int | None = None) -> Estimate | None:
-    """The nearest choice whose longest clips fit: checkpointing, then smaller micro-batches, then ZeRO-3, then adapters,
-    then a base in 4 bits. None where none of them does."""
+    """The nearest choice whose longest clips fit: smaller micro-batches, then checkpointing, then ZeRO-3, then
+    adapters, then a base in 4 bits. None where none of them does."""
     for choice in _choices(config):
         least = estimate(replace(choice, micro_batch_size=1), clips)
         if not least.fits:
@@ -227,8 +228,8 @@ def headline(found: Estimate) -> str:
     """The two comment lines that a recipe begins with."""
     config, gib = found.config, found.gpu.memory_gib
     return (
-        f"# {config.gpus} x {found.gpu.title}, {config.sharding}: {found.longest_bytes / GIB:.0f} of {gib:.0f} GiB (clips "
-        f"of {found.longest.seconds:g} s; {found.typical_bytes / GIB:.0f} with {found.typical.seconds:g} s), "
+        f"# {config.gpus} x {found.gpu.title}, {config.sharding}: {found.longest_bytes / GIB:.0f} of {gib:.0f} GiB "
+        f"(clips of {found.longest.seconds:g} s; {found.typical_bytes / GIB:.0f} with {found.typical.seconds:g} s), "
         f"{found.hours:.0f} hours, {found.gpu_hours:.0f} GPU hours; estimated by --dry_run,\n"
         f"# not measured, for {found.clips:,} clips at {UTILISATION:.0%} of the peak; "
         f"{'should fit' if found.fits else 'does not fit'}."
@@ -321,8 +322,8 @@ def _counts(name: str) -> Mapping[str, int]:
         model = build_thinker(load_plan(name)[0])
     text = model.model.language_model
     modules = {
-        "text layers": text.layers, "text embedding": text.embed_tokens, "text norm": text.norm, "vision": model.model.visual,
-        "audio": model.model.audio_tower,
+        "text layers": text.layers, "text embedding": text.embed_tokens, "text norm": text.norm,
+        "vision": model.model.visual, "audio": model.model.audio_tower,
     }  # fmt: skip
     counts = {name: sum(values.numel() for values in module.parameters()) for name, module in modules.items()}
     tied = model.lm_head.weight is text.embed_tokens.weight
@@ -393,19 +394,10 @@ def _state(
     return {name: int(value) for name, value in state.items()}, {name: int(value) for name, value in moments.items()}
 
 
-def _footprint_key(config: SFTConfig) -> SFTConfig:
-    """Only what a footprint depends on, so that equal ones are found once."""
-    return SFTConfig(
-        model=config.model, tuning="full" if config.tuning == "full" else "lora", lora_r=config.lora_r,
-        lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, train_encoders=config.train_encoders,
-        bf16=config.bf16, gradient_checkpointing=config.gradient_checkpointing,
-    )  # fmt: skip
-
-
-def _working(config: SFTConfig, size: ClipSize) -> dict[str, int]:
+def _working(counts: Mapping[str, int], config: SFTConfig, size: ClipSize) -> dict[str, int]:
     """The most bytes of each phase of a micro-batch of such clips."""
     micro = _micro(config)
-    text, vision, audio, loss = _lines(_footprint_key(config), _precision(config))
+    text, vision, audio, loss = _lines(config)
     decoded = micro * (size.video + size.audio) * load_plan(config.model)[0].text_config.hidden_size * 2
     held, peak = decoded, decoded
     if not _cached(config):
@@ -413,20 +405,41 @@ def _working(config: SFTConfig, size: ClipSize) -> dict[str, int]:
         held, peak = seen.held + heard.held, max(seen.peak + heard.held, seen.held + heard.peak)
     read = text.at(micro * size.length)
     chunk = loss.at(min(CHUNK, micro * size.answer))
+    copies = 0
+    if _precision(config).autocast and config.tuning == "full" and config.gradient_checkpointing:
+        # Autocast keeps its 16-bit copies of the weights until the forward pass ends; without checkpointing they are
+        # saved for the backward pass anyway and counted as held.
+        copies = 2 * counts["text layers"] + 2 * config.train_encoders * (counts["vision"] + counts["audio"])
     return {
         "encoders": int(peak),
-        "loss chunk": int(held + read.held + chunk.peak),
+        "loss chunk": int(held + read.held + chunk.peak + copies),
         "backward pass": int(held + read.peak),
     }
 
 
-@lru_cache(maxsize=64)
-def _lines(config: SFTConfig, precision: Precision) -> tuple[Line, Line, Line, Line]:
+def _lines(config: SFTConfig) -> tuple[Line, Line, Line, Line]:
     """Footprints of text model, vision encoder, audio encoder and loss chunk."""
-    configuration, _ = load_plan(config.model)
-    kinds = (text_footprint, vision_footprint, audio_footprint, loss_footprint)
-    text, vision, audio, loss = (kind(configuration, config, precision) for kind in kinds)
-    return text, vision, audio, loss
+    precision = _precision(config)
+    tuning = "full" if config.tuning == "full" else "lora"
+    # Only what each depends on, so that equal ones are found once.
+    least = SFTConfig(model=config.model, bf16=config.bf16, tuning=tuning)
+    again, towers = config.gradient_checkpointing, config.train_encoders
+    text = replace(least, gradient_checkpointing=again)
+    if tuning == "lora":
+        text = replace(text, lora_r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout)
+    encoder = replace(least, tuning="full", train_encoders=towers, gradient_checkpointing=again and towers)
+    frozen = precision if towers else replace(precision, trained=precision.frozen)
+    return (
+        _line(text_footprint, text, precision),
+        _line(vision_footprint, encoder, frozen),
+        _line(audio_footprint, encoder, frozen),
+        _line(loss_footprint, least, precision),
+    )
+
+
+@lru_cache(maxsize=256)
+def _line(kind: Callable[..., Line], config: SFTConfig, precision: Precision) -> Line:
+    return kind(load_plan(config.model)[0], config, precision)
 
 
 def _flops(
