@@ -9,6 +9,7 @@ budget, fps, prompt, token limit) is data in the checkpoint's ``saber.json``, ne
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -74,6 +75,23 @@ MEDIA_TOKENS = {
     "image_token": "<|IMAGE|>", "audio_token": "<|AUDIO|>", "video_token": "<|VIDEO|>",
     "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
     "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>",
+}  # fmt: skip
+#: Sizes of the published thinkers where they differ from the configuration classes' defaults, so that a run can be
+#: estimated without the network; ``embed`` and ``lm_head`` are two tensors in both. 7B: counted 8.93 B in all, as the
+#: checkpoint has (the vision class's own default width, 3584, is not the checkpoint's). 3B: text and audio sizes as in
+#: the configuration of a public fine-tune of it (huggingface.co/OpenMOSS-Team/RoboOmni-LIBERO-Object, config.json),
+#: output layer and 36 layers as another project's strict loader of the checkpoint expects. Not confirmed: its vision
+#: encoder is taken to be that of 7B with an output of 2048, as in Qwen2.5-VL-3B.
+PUBLISHED_SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "Qwen/Qwen2.5-Omni-7B": {"text": {}, "vision": {"hidden_size": 1280}, "audio": {}},
+    "Qwen/Qwen2.5-Omni-3B": {
+        "text": {
+            "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+            "num_key_value_heads": 2, "vocab_size": 151936,
+        },
+        "vision": {"hidden_size": 1280, "out_hidden_size": 2048},
+        "audio": {"output_dim": 2048},
+    },
 }  # fmt: skip
 _VIDEO = "<|vision_bos|><|VIDEO|><|vision_eos|>"
 _AUDIO = "<|audio_bos|><|AUDIO|><|audio_eos|>"
@@ -193,10 +211,16 @@ class Checkpoint:
             "attention_mask": torch.ones_like(ids),
         }
 
-    def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Writes weights (16-bit safetensors), configuration, processor and settings."""
+    def save(
+        self,
+        folder: str | Path,
+        dtype: torch.dtype = torch.float16,
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Writes weights (16-bit safetensors), configuration, processor and settings. ``weights``: by their names in
+        the model, where the model itself does not hold them whole."""
         folder = Path(folder)
-        state = {name: value.to(dtype) for name, value in self.model.state_dict().items()}
+        state = {name: value.to(dtype) for name, value in (weights or self.model.state_dict()).items()}
         if self.model.config.tie_word_embeddings:
             state.pop("lm_head.weight", None)  # the same numbers as the embeddings; once is enough
         # Written beside its place, each file moved there whole: a kill leaves no torn weights.
@@ -298,10 +322,44 @@ def _load_settings(source: str) -> Settings:
 
     path = cached_file(source, SETTINGS_FILE, _raise_exceptions_for_missing_entries=False)
     if path is None:
-        # A checkpoint of another origin: at most 40 frames and the answer's bound are those of the published
-        # inference script; frame rate and pixel budget are ours.
-        return Settings.build("sed", media=media.MediaSettings(fps=2.0, max_frames=40, max_pixels=50_176))
+        return foreign_settings()
     return Settings.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def foreign_settings() -> Settings:
+    """Settings for a checkpoint of another origin: at most 40 frames and the answer's bound are those of the published
+    inference script; frame rate and pixel budget are ours."""
+    return Settings.build("sed", media=media.MediaSettings(fps=2.0, max_frames=40, max_pixels=50_176))
+
+
+def load_plan(name_or_path: str | Path | None = None) -> tuple[Any, Settings]:
+    """A checkpoint's configuration and settings without its weights; without the network for the published models.
+    Raises ModelError naming the checkpoint."""
+    source = resolve(name_or_path)
+    if sizes := PUBLISHED_SIZES.get(source):
+        untied = {**sizes["text"], "tie_word_embeddings": False}
+        configuration = Qwen2_5OmniThinkerConfig(
+            text_config=untied, vision_config=dict(sizes["vision"]), audio_config=dict(sizes["audio"]),
+            tie_word_embeddings=False,
+        )  # fmt: skip
+        return configuration, foreign_settings()
+    try:
+        return Qwen2_5OmniThinkerConfig.from_pretrained(source), _load_settings(source)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"the configuration of model {source!r} cannot be read ({what}); get it again") from error
+
+
+def build_thinker(configuration: Any, dtype: torch.dtype = torch.bfloat16, layers: int | None = None) -> Any:
+    """A model of this configuration, for planning: under ``torch.device("meta")`` or a FakeTensorMode it takes no
+    memory. ``layers``: so many in the text model and in each encoder, None for all."""
+    configuration = copy.deepcopy(configuration)
+    if layers is not None:
+        configuration.text_config.num_hidden_layers = layers
+        configuration.text_config.layer_types = configuration.text_config.layer_types[:1] * layers
+        configuration.vision_config.depth = layers
+        configuration.audio_config.encoder_layers = layers
+    return Qwen2_5OmniThinkerForConditionalGeneration._from_config(configuration, dtype=dtype)
 
 
 def build_checkpoint(

@@ -15,6 +15,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+
+from saber.model import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,3 +124,9 @@ def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_fold
     one, _ = train(tmp_path / "one", tiny_folder, uneven, "max_steps", 2)
     split, _ = train(tmp_path / "split", tiny_folder, uneven, "max_steps", 2, **deepspeed(3))
     assert_alike(one, split, 2e-3)
+    expected, gathered = (load_checkpoint(tmp_path / name / "checkpoint", device="cpu") for name in ("one", "split"))
+    start = load_checkpoint(tiny_folder, device="cpu").model.state_dict()
+    other = gathered.model.state_dict()
+    for name, value in expected.model.state_dict().items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=2e-3)
+    assert any(not torch.equal(other[name], value) for name, value in start.items())

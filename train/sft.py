@@ -39,12 +39,24 @@ def load_base(config: SFTConfig) -> Checkpoint:
     return load_checkpoint(config.model, device="cpu", dtype=dtype)
 
 
+def print_estimate(config: SFTConfig) -> None:
+    """What the run would need. Its data are counted where they are at hand."""
+    from saber.sft.estimate import dry_run
+
+    count = None
+    if Path(config.data).is_dir():
+        count = open_source(config.data, config.split, config.seed).count()
+    print(dry_run(config, clips=count))
+
+
 def main() -> None:
     config = parse_recipe(SFTConfig, DEFAULT_RECIPE)
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     if alone and (config.cpu or not torch.cuda.is_available()):
         torch.set_num_threads(os.cpu_count() or 1)  # accelerate leaves a process one thread
     try:
+        if config.dry_run:
+            return print_estimate(config)
         checkpoint = load_base(config)
         if config.data == MINI_CLIPS:
             render_mini_clips(config)
@@ -54,13 +66,13 @@ def main() -> None:
         summary = run_sft(checkpoint, source, config, evaluate=evaluate)
     except (ValueError, OSError) as error:  # of a checkpoint, data, a prompt, a setting: each says what and where
         sys.exit(f"train/sft.py: {error}")
-    tuned = summary.pop("tuned")
+    tuned, weights = summary.pop("tuned"), summary.pop("weights")
     if summary["is_main_process"]:
         folder = Path(config.output_dir) / ("checkpoint" if config.tuning == "full" else "adapter")
         if config.tuning == "full":
-            checkpoint.save(folder)
+            checkpoint.save(folder, weights=weights)
         else:
-            save_adapter(tuned, checkpoint, folder)
+            save_adapter(tuned, checkpoint, folder, weights)
         write_run(config.output_dir, config, rows=source.count(), settings=asdict(checkpoint.settings), **summary)
         print(f"written to {folder}")
 

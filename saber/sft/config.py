@@ -9,6 +9,7 @@ from typing import Any
 from saber.model import Settings
 
 TUNING = ("full", "lora", "qlora")
+SHARDING = ("ddp", "zero2", "zero3", "fsdp")
 TRACKERS = ("none", "tensorboard", "trackio")
 
 
@@ -53,16 +54,19 @@ class SFTConfig:
     eval_every: int = option(500, "optimizer steps between these evaluations")
     report_to: str = option("none", "also log to none, tensorboard or trackio")
     dry_run: bool = option(False, "print what the run would need, and stop")
+    gpus: int = option(8, "processes that a dry run counts with, one a GPU (paper: 8 A100)")
+    gpu: str = option("a100", "their kind, for a dry run: a key of saber.sft.estimate.GPUS")
+    sharding: str = option("ddp", "what is split among them, for a dry run: ddp (nothing), zero2, zero3 or fsdp")
     save_every: int = option(200, "optimizer steps between resumable checkpoints")
     log_every: int = option(10, "optimizer steps between log lines")
 
     def __post_init__(self) -> None:
         least = {"batch_size": 1, "micro_batch_size": 1, "save_every": 1, "log_every": 1, "eval_every": 1, "lora_r": 1,
-                 "lora_alpha": 1, "max_steps": 0, "workers": 0, "eval_clips": 0}  # fmt: skip
+                 "lora_alpha": 1, "gpus": 1, "max_steps": 0, "workers": 0, "eval_clips": 0}  # fmt: skip
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {value}")
-        for name, values in (("tuning", TUNING), ("report_to", TRACKERS)):
+        for name, values in (("tuning", TUNING), ("sharding", SHARDING), ("report_to", TRACKERS)):
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {values}")
         for name in ("lora_dropout", "max_skipped_share"):

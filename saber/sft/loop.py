@@ -137,9 +137,13 @@ def run_sft(
         report.paused += time.perf_counter() - at
     report.close()
     model.eval()
+    # Where no process has all weights they are brought together here; every process takes part.
+    whole = accelerator.get_state_dict(loss_module) if is_split(accelerator) else None
+    weights = {name.removeprefix("model."): value for name, value in whole.items()} if whole else None
     return {
         "steps": steps, "skipped": skipped, "seconds": round(report.spent_s, 1), "log": report.last,
         "data": facts["rows"], "is_main_process": accelerator.is_main_process, "tuned": tuned,
+        "weights": weights,
     }  # fmt: skip
 
 
@@ -171,9 +175,8 @@ def build_accelerator(config: SFTConfig) -> Any:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         accelerator.init_trackers("saber-sft", config=dataclasses.asdict(config))
     plugin = accelerator.state.deepspeed_plugin
-    stage = plugin.zero_stage if plugin else 0
-    engine = f"DeepSpeed ZeRO-{stage}" if plugin else accelerator.distributed_type.value
-    if stage == 3 or engine == "FSDP":
+    if is_split(accelerator):
+        engine = "DeepSpeed ZeRO-3" if plugin else "FSDP"
         if config.tuning == "qlora":
             raise ValueError(
                 f"{engine} cannot split 4-bit weights among processes; use ZeRO-2, or lora instead of qlora"
@@ -190,6 +193,12 @@ def build_accelerator(config: SFTConfig) -> Any:
         plugin.deepspeed_config["gradient_clipping"] = config.max_grad_norm
         plugin.deepspeed_config.setdefault("zero_allow_untested_optimizer", True)
     return accelerator
+
+
+def is_split(accelerator: Any) -> bool:
+    """Whether the weights themselves are divided among the processes."""
+    plugin = accelerator.state.deepspeed_plugin
+    return plugin.zero_stage == 3 if plugin else accelerator.distributed_type.value == "FSDP"
 
 
 def idle_example(tokenizer: Any) -> Example:

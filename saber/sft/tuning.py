@@ -7,6 +7,7 @@ the text model are ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -48,10 +49,18 @@ def prepare_tuning(checkpoint: Checkpoint, config: SFTConfig) -> torch.nn.Module
     return wrapped
 
 
-def save_adapter(wrapped: torch.nn.Module, checkpoint: Checkpoint, folder: str | Path) -> None:
-    """Writes the adapter (peft's files), the processor and the settings: with the base it is the whole model."""
+def save_adapter(
+    wrapped: torch.nn.Module,
+    checkpoint: Checkpoint,
+    folder: str | Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes the adapter (peft's files), the processor and the settings: with the base it is the whole model.
+    ``weights``: those of ``checkpoint.model``, where it does not hold them whole itself."""
     folder = Path(folder)
-    wrapped.save_pretrained(folder)
+    # peft's wrapper calls the model "base_model.model".
+    whole = {f"base_model.model.{name}": value for name, value in weights.items()} if weights else None
+    wrapped.save_pretrained(folder, state_dict=whole)
     checkpoint.processor.save_pretrained(folder)
     checkpoint.save_settings(folder)
 
