@@ -14,7 +14,7 @@ import torch
 from saber import media
 from saber.schema import SECTIONS, Annotation, Clip
 from saber.studio import face
-from saber.studio.render import read_rows, run_studio
+from saber.studio.render import first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
@@ -30,8 +30,8 @@ TINY = dict(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mini") / "clips"
-    for split, count in (("train", 40), ("validation", 8)):
-        run_studio(folder, Mix(split=split), count, progress=False)
+    for split, count in (("train", 40), ("validation", 8), ("speech", 12)):
+        run_studio(folder, Mix(split=split, wordings=2 if split == "train" else 1), count, progress=False)
     return folder
 
 
@@ -43,7 +43,7 @@ def config(data, tmp_path) -> BaseConfig:
 @pytest.fixture(scope="module")
 def decoded(data, tmp_path_factory):
     """Rows of the train split and their arrays."""
-    rows = read_rows(data / "train")
+    rows = first_wordings(read_rows(data / "train"))
     config = BaseConfig(data=str(data), work_dir=str(tmp_path_factory.mktemp("arrays")), **TINY)
     return rows, mini_base.run_decode(config, mini_base.build_mini(config, rows), "train", rows)
 
@@ -89,7 +89,7 @@ def test_a_micro_expression_counts_in_either_frame_and_leaves_the_face_open():
 
 
 def test_the_plain_tasks_hold_no_sed(config):
-    rows = read_rows(Path(config.data) / "train")
+    rows = first_wordings(read_rows(Path(config.data) / "train"))
     tasks = list(plain_rows(config, rows))
     assert {row.prompt.split(".")[0] for row in tasks} == {"labels", "words", "look", "tone"}
     assert not any(f"<{section}>" in row.answer for row in tasks for section in SECTIONS)
@@ -103,6 +103,14 @@ def test_the_plain_tasks_hold_no_sed(config):
             values = row.answer.split("\n")
             assert len(values) == len(labels(rows[0]).split("\n"))
             assert values[0] == (source["truth"]["scene"] or "-") and values[-1] == source["truth"]["emotion"]
+
+
+def test_of_a_voice_alone_only_the_words_are_learned(config):
+    rows = read_rows(Path(config.data) / "speech")
+    tasks = list(plain_rows(config, rows))
+    assert len(tasks) == len(rows) == 12
+    for row, task in zip(rows, tasks, strict=True):
+        assert task.prompt == f"words.{row['language']}" and task.answer.endswith(row["truth"]["words"])
 
 
 def test_variations_change_light_and_place_not_the_kind_of_array():

@@ -71,7 +71,8 @@ class BaseConfig:
     audio_layers: int = option(3, "layers of the audio encoder")
     see_steps: int = option(3400, "steps of 64 frame pairs")
     hear_steps: int = option(4500, "steps of 32 clips")
-    join_steps: int = option(800, "steps of 32 clips")
+    join_steps: int = option(800, "optimizer steps of join")
+    join_batch_size: int = option(32, "clips a step of join")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
     join_learning_rate: float = option(2e-3, "peak, join")
     join_tasks: str = option("labels,words,describe", "what the language model learns in join, comma-separated")
@@ -235,6 +236,7 @@ _FREE = (
     "work_dir",
     "stage",
     "join_steps",
+    "join_batch_size",
     "join_learning_rate",
     "join_tasks",
     "workers",
@@ -605,9 +607,9 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, An
         for language in ("en", "zh")
     }
     settings = SFTConfig(
-        output_dir=str(work / "join"), tuning="full", max_steps=config.join_steps, batch_size=32, micro_batch_size=8,
-        seed=config.seed, learning_rate=config.join_learning_rate, cache_dir=str(work / "features"), workers=1,
-        title="SABER-Mini-Base",
+        output_dir=str(work / "join"), title="SABER-Mini-Base", tuning="full", max_steps=config.join_steps,
+        batch_size=config.join_batch_size, micro_batch_size=8, learning_rate=config.join_learning_rate,
+        seed=config.seed, cache_dir=str(work / "features"), workers=1,
     )  # fmt: skip
     return run_sft(checkpoint, list(plain_rows(config, rows)), settings, prompts)
 

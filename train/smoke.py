@@ -19,14 +19,14 @@ from saber.sections import Event
 from saber.studio.render import read_rows
 
 ROOT = Path(__file__).parent.parent
-CLIPS = {"train": 280, "validation": 32, "test": 64}
+CLIPS = {"train": 280, "validation": 32, "test": 64, "speech": 16}
 SMALL = {
     "width": 192, "layers": 3, "text_ffn": 512, "encoder_width": 80, "vision_layers": 2, "audio_layers": 2,
     "vocabulary_size": 1024,
 }  # fmt: skip
 STEPS = {
-    "see_steps": 100, "hear_steps": 20, "join_steps": 170, "join_tasks": "labels", "encoder_learning_rate": 3e-3,
-    "join_learning_rate": 3e-3,
+    "see_steps": 100, "hear_steps": 20, "encoder_learning_rate": 3e-3,
+    "join_steps": 170, "join_batch_size": 16, "join_tasks": "labels", "join_learning_rate": 3e-3,
 }  # fmt: skip
 
 
