@@ -43,8 +43,9 @@ from saber.studio.render import record, render
 from saber.studio.sample import Mix, draw_spec
 
 LENGTHS_S = (1, 8)
-#: The most that the first step of both may differ by, relatively. Features that were kept are rounded to 16 bits.
-SAME, SAME_KEPT = 1e-4, 1e-2
+#: The most that the first step of both may differ by, relatively: in 32 bits, and with what is rounded to 16 (features
+#: that were kept; everything under bfloat16 autocast).
+SAME, SAME_ROUNDED = 1e-4, 5e-3
 
 
 @dataclass(frozen=True)
@@ -346,7 +347,7 @@ def measure_apart(*arguments: Any) -> dict[str, float]:
         return pool.submit(measure, *arguments).result()
 
 
-def check_same_work(runs: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+def check_same_work(runs: dict[str, list[dict[str, float]]], bf16: bool = False) -> dict[str, float]:
     """The largest relative differences of the first step's loss and gradient norm from TRL's, of all variants but those
     with kept features, and of these. Raises ValueError where they say that not the same was trained."""
     reference = runs["trl"][0]
@@ -356,7 +357,7 @@ def check_same_work(runs: dict[str, list[dict[str, float]]]) -> dict[str, float]
         for one, key in itertools.product(found, ("loss", "grad_norm")):
             difference = abs(one[key] - reference[key]) / reference[key]
             differences[kind] = max(differences[kind], difference)
-            if difference > (SAME_KEPT if kind else SAME):
+            if difference > (SAME_ROUNDED if kind or bf16 else SAME):
                 raise ValueError(
                     f"{name}: {key} of the first step is {one[key]} and TRL's {reference[key]}; they do not train the "
                     "same, so their speeds cannot be compared"
@@ -388,7 +389,7 @@ def summarize(config: BenchConfig, filled: dict[str, float], runs: dict[str, lis
         "fill_clips_per_s": round(filled["samples_per_s"], 2),
         # Passes over the data after which filling the cache has paid for itself; None: never.
         "fill_paid_after_epochs": round(1 / filled["samples_per_s"] / gain, 2) if gain > 0 else None,
-        **check_same_work(runs),
+        **check_same_work(runs, config.bf16),
         "cores": os.cpu_count(),
         "config": asdict(config),
     }
