@@ -117,7 +117,11 @@ def build_mini(config: BaseConfig, rows: list[dict[str, Any]]) -> Checkpoint:
     torch.manual_seed(config.seed)
     settings = Settings.build(
         "mini",
-        media=media.MediaSettings(fps=4.0, max_frames=32, min_pixels=FRAME * FRAME, max_pixels=FRAME * FRAME),
+        # Sound after the picture, as in the published inference script, and not interleaved with it: words are then
+        # read off one stretch of tokens, in a whole clip as in a voice alone.
+        media=media.MediaSettings(
+            fps=4.0, max_frames=32, min_pixels=FRAME * FRAME, max_pixels=FRAME * FRAME, audio_in_video=False
+        ),
         max_new_tokens=400,
         about={"title": "SABER-Mini-Base", "trained_on": TRAINED_ON},
     )
@@ -608,7 +612,7 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, An
     }
     settings = SFTConfig(
         output_dir=str(work / "join"), title="SABER-Mini-Base", tuning="full", max_steps=config.join_steps,
-        batch_size=config.join_batch_size, micro_batch_size=8, learning_rate=config.join_learning_rate,
+        batch_size=config.join_batch_size, micro_batch_size=4, learning_rate=config.join_learning_rate,
         seed=config.seed, cache_dir=str(work / "features"), workers=1,
     )  # fmt: skip
     return run_sft(checkpoint, list(plain_rows(config, rows)), settings, prompts)

@@ -87,6 +87,10 @@ class _Built(torch.utils.data.Dataset):
             return error
 
 
+def _use_one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
 def example_stream(
     build: Callable[[Row], Example], batches: Iterable[list[Row]], workers: int
 ) -> Iterator[list[Example | media.MediaError]]:
@@ -98,6 +102,6 @@ def example_stream(
         num_workers=workers,
         collate_fn=list,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=lambda _: torch.set_num_threads(1),
+        worker_init_fn=_use_one_thread,
     )
     yield from loader
