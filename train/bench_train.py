@@ -216,10 +216,12 @@ class Collator:
 
     def __call__(self, records: Sequence[dict[str, str]]) -> dict[str, Any]:
         clips = [media.decode_here(Clip(record["path"]), self.settings.media) for record in records]
+        together = self.settings.media.audio_in_video
+        tracks = [{"type": "video"}] if together else [{"type": "video"}, {"type": "audio"}]
         chats = [
-            [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": record["prompt"]}]}]
-            for record in records
+            [{"role": "user", "content": [*tracks, {"type": "text", "text": record["prompt"]}]}] for record in records
         ]
+        inside = {"load_audio_from_video": True, "audio_from_video_indices": list(range(len(clips)))}
         pixels = [clip.frames.shape[1] * clip.frames.shape[2] for clip in clips]
         low, high = self.settings.media.min_pixels or min(pixels), self.settings.media.max_pixels or max(pixels)
         batch = dict(self.processor(
@@ -228,8 +230,7 @@ class Collator:
             audio=[clip.audio for clip in clips],
             videos_kwargs={"size": {"shortest_edge": min(low, high), "longest_edge": high}, "fps": clips[0].fps,
                            "cap_pixels_per_frame": True, "do_sample_frames": False},
-            load_audio_from_video=True,
-            audio_from_video_indices=list(range(len(clips))),
+            **(inside if together else {}),
             padding=True,
             return_tensors="pt",
         ))  # fmt: skip
@@ -242,7 +243,7 @@ class Collator:
         batch["input_ids"] = pad(whole, batch_first=True, padding_value=tokenizer.pad_token_id)
         batch["attention_mask"] = pad([torch.ones_like(ids) for ids in whole], batch_first=True)
         batch["labels"] = pad(labels, batch_first=True, padding_value=IGNORED)
-        return {**batch, "use_audio_in_video": True}
+        return {**batch, "use_audio_in_video": together}
 
 
 def train_trl(
