@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -135,11 +136,11 @@ def run_sft(
                 model.train()
             accelerator.wait_for_everyone()
         report.paused += time.perf_counter() - at
-    report.close()
     model.eval()
     # Where no process has all weights they are brought together here; every process takes part.
     whole = accelerator.get_state_dict(loss_module) if is_split(accelerator) else None
     weights = {name.removeprefix("model."): value for name, value in whole.items()} if whole else None
+    report.close()
     return {
         "steps": steps, "skipped": skipped, "seconds": round(report.spent_s, 1), "log": report.last,
         "data": facts["rows"], "is_main_process": accelerator.is_main_process, "tuned": tuned,
@@ -165,11 +166,14 @@ def build_accelerator(config: SFTConfig) -> Any:
     from accelerate.utils import InitProcessGroupKwargs
 
     tracker = None if config.report_to == "none" else config.report_to
+    # DeepSpeed runs on CPUs too, but accelerate finds no backend for it there by itself.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    backend = "gloo" if several and not torch.accelerator.is_available() else None
     accelerator = Accelerator(
         mixed_precision="bf16" if config.bf16 else "no", cpu=config.cpu, log_with=tracker,
         project_dir=config.output_dir,
         # Encoding, evaluation and checkpoints make processes wait for each other longer than the default.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=3))],
+        kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=timedelta(hours=3))],
     )  # fmt: skip
     if tracker:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
@@ -189,9 +193,12 @@ def build_accelerator(config: SFTConfig) -> Any:
     if plugin:
         # We accumulate and clip ourselves, at the boundaries that we know.
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.micro_batch_size
+        plugin.deepspeed_config["train_batch_size"] = config.micro_batch_size * accelerator.num_processes
         plugin.deepspeed_config["gradient_accumulation_steps"] = 1
         plugin.deepspeed_config["gradient_clipping"] = config.max_grad_norm
         plugin.deepspeed_config.setdefault("zero_allow_untested_optimizer", True)
+        if plugin.zero_stage == 3:  # for the checkpoint at the end
+            plugin.deepspeed_config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
     return accelerator
 
 
