@@ -648,7 +648,7 @@ def build(config: BaseConfig) -> None:
                 # As they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
                 parameter.data = parameter.data.half().float()
         summary = run_join(config, checkpoint, rows["train"] + rows["speech"])
-        del summary["tuned"], summary["weights"]
+        del summary["tuned"]
         checkpoint.save(config.output_dir)
         counts = {split: len(part) for split, part in rows.items()}
         write_run(config.work_dir, config, parameters=count, rows=counts, join=summary)

@@ -63,16 +63,19 @@ def main() -> None:
         source = open_source(config.data, config.split, config.seed)
         checkpoint = replace(checkpoint, settings=trained_settings(checkpoint.settings, config))
         evaluate = sample_evaluation(config.data, "validation", config.eval_clips) if config.eval_clips else None
-        summary = run_sft(checkpoint, source, config, evaluate=evaluate)
+        folder = Path(config.output_dir) / ("checkpoint" if config.tuning == "full" else "adapter")
+
+        def save(tuned, weights) -> None:
+            if config.tuning == "full":
+                checkpoint.save(folder, weights=weights)
+            else:
+                save_adapter(tuned, checkpoint, folder, weights)
+
+        summary = run_sft(checkpoint, source, config, evaluate=evaluate, save=save)
     except (ValueError, OSError) as error:  # of a checkpoint, data, a prompt, a setting: each says what and where
         sys.exit(f"train/sft.py: {error}")
-    tuned, weights = summary.pop("tuned"), summary.pop("weights")
+    del summary["tuned"]
     if summary["is_main_process"]:
-        folder = Path(config.output_dir) / ("checkpoint" if config.tuning == "full" else "adapter")
-        if config.tuning == "full":
-            checkpoint.save(folder, weights=weights)
-        else:
-            save_adapter(tuned, checkpoint, folder, weights)
         write_run(config.output_dir, config, rows=source.count(), settings=asdict(checkpoint.settings), **summary)
         print(f"written to {folder}")
 

@@ -50,11 +50,14 @@ def run_sft(
     config: SFTConfig,
     prompts: Mapping[str, str] | None = None,
     evaluate: Callable[[Checkpoint], dict[str, Any]] | None = None,
+    save: Callable[[torch.nn.Module, Mapping[str, torch.Tensor] | None], None] | None = None,
 ) -> dict[str, Any]:
     """Trains in place; writes ``output_dir/log.jsonl``, ``progress.png`` and resumable state. Returns a summary.
 
     ``rows``: a list of rows or a source of them (``open_source``). ``prompts``: prompt key -> text (default: the
     checkpoint's). ``evaluate``: gives "scores" and "samples" of a checkpoint, asked every ``config.eval_every`` steps.
+    ``save``: called at the end by the main process, while the others wait, with what ``prepare_tuning`` gave and with
+    the weights where the model does not hold them whole, else None.
     Killed and started again with the same configuration it goes on from the last saved step, without decoding what it
     skips. A clip that cannot be decoded is named and counted; more than ``config.max_skipped_share`` of them stops the
     run with a DataError, as does a source without rows. OSError where a checkpoint cannot be written.
@@ -141,10 +144,13 @@ def run_sft(
     whole = accelerator.get_state_dict(loss_module) if is_split(accelerator) else None
     weights = {name.removeprefix("model."): value for name, value in whole.items()} if whole else None
     report.close()
+    if save and accelerator.is_main_process:
+        save(tuned, weights)
+    accelerator.wait_for_everyone()  # a process that ends takes the others with it
+    accelerator.end_training()
     return {
         "steps": steps, "skipped": skipped, "seconds": round(report.spent_s, 1), "log": report.last,
         "data": facts["rows"], "is_main_process": accelerator.is_main_process, "tuned": tuned,
-        "weights": weights,
     }  # fmt: skip
 
 

@@ -102,7 +102,6 @@ class Report:
                 file.close()
         if self.accelerator.is_main_process:
             self.plot()
-        self.accelerator.end_training()
 
 
 def open_log(path: Path, first: int) -> TextIO:
