@@ -122,18 +122,18 @@ def measured(config: SFTConfig, clips: int, size: ClipSize) -> tuple[int, int]:
     ],
     ids=lambda choice: " ".join(f"{name}={value}" for name, value in choice.items()),
 )
-def test_the_working_memory_is_within_a_fifth_of_what_a_real_step_takes(middle, choice):
+def test_the_working_memory_is_within_an_eighth_of_what_a_real_step_takes(middle, choice):
     config = SFTConfig(model=middle, micro_batch_size=2, **choice)
     size = ClipSize(seconds=2.0, pairs=2, video=128, audio=50, prompt=22, answer=100, patches=512)
     held, peak = measured(config, 2, size)
     working = _working(_counts(config.model), config, size)
     said = max(working.values())
     print(f"\n{choice}: estimated {said / 2**20:.1f} MiB, measured {peak / 2**20:.1f} MiB, ratio {said / peak:.3f}")
-    assert said == pytest.approx(peak, rel=0.2)
+    assert said == pytest.approx(peak, rel=0.12)
     if not config.gradient_checkpointing:  # by autograd's own hooks: what the forward pass saved
         kept = _lines(config)[0].at(2 * size.length).held
         print(f"held: estimated {kept / 2**20:.1f} MiB, saved by autograd {held / 2**20:.1f} MiB, {kept / held:.3f}")
-        assert kept == pytest.approx(held, rel=0.2)
+        assert kept == pytest.approx(held, rel=0.05)
 
 
 def test_a_text_layer_saves_what_its_formula_says():
