@@ -117,8 +117,7 @@ def build_mini(config: BaseConfig, rows: list[dict[str, Any]]) -> Checkpoint:
     torch.manual_seed(config.seed)
     settings = Settings.build(
         "mini",
-        # Sound after the picture, as in the published inference script, and not interleaved with it: words are then
-        # read off one stretch of tokens, in a whole clip as in a voice alone.
+        # Sound after the picture, as in the published inference script, and not interleaved with it.
         media=media.MediaSettings(
             fps=4.0, max_frames=32, min_pixels=FRAME * FRAME, max_pixels=FRAME * FRAME, audio_in_video=False
         ),
