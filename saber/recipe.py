@@ -85,7 +85,8 @@ def _unknown(kind: type, name: str, what: str) -> str:
 def _convert(kind: type, name: str, value: Any) -> Any:
     wanted = typing.get_type_hints(kind)[name]
     options = typing.get_args(wanted) or (wanted,)
-    if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+    # Where null is no choice, "none" is a word like others.
+    if value is None or (type(None) in options and str(value).lower() in ("none", "null")):
         if type(None) in options:
             return None
         raise RecipeError(f"{name} is {value!r}; it must be {wanted.__name__}")

@@ -123,7 +123,11 @@ def test_a_value_of_the_wrong_type_is_named(line, message, recipe, capsys):
 def test_a_value_of_the_wrong_type_on_the_command_line_is_named(capsys):
     assert "batch_size is '1.5'; it must be int" in refused(capsys, None, "--batch_size", "1.5")
     assert "train_encoders is 'yes'; it must be true or false" in refused(capsys, None, "--train_encoders", "yes")
-    assert "model is 'none'; it must be str" in refused(capsys, None, "--model", "none")
+
+
+def test_none_is_null_where_there_is_a_choice_and_a_word_elsewhere():
+    run = parse_recipe(Run, None, ["--model", "none", "--cache_dir", "none"])
+    assert run.model == "none" and run.cache_dir is None
 
 
 def test_a_recipe_that_is_not_there_is_named(tmp_path, capsys):

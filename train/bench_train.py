@@ -57,7 +57,7 @@ class BenchConfig:
     batch_size: int = option(16, "clips an optimizer step")
     micro_batch_size: int = option(8, "clips a forward pass")
     steps: int = option(4, "optimizer steps of a run, the first of them untimed")
-    repeats: int = option(3, "runs of each variant")
+    repeats: int = option(2, "runs of each variant")
     threads: int = option(1, "threads of the training process; a worker has one of its own")
     bf16: bool = option(False, "bfloat16 autocast, for both")
 

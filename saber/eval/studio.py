@@ -32,7 +32,7 @@ from saber.schema import SECTIONS, Annotation, Clip
 from saber.sections import parse, render
 from saber.studio.causes import EMOTIONS
 from saber.studio.reader import Reading, follows, read
-from saber.studio.render import first_wordings, read_rows, run_studio
+from saber.studio.render import StudioError, first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
 from saber.studio.world import ATTRIBUTES
 
@@ -140,6 +140,8 @@ def sample_evaluation(
     "samples" (some answers beside what was due). Raises StudioError where there is no such split.
     """
     rows = first_wordings(read_rows(Path(data) / split))[:clips]
+    if any("truth" not in row for row in rows):
+        raise StudioError(f"{data}: the split {split!r} has no truth to score against; give eval_clips 0")
 
     def evaluate(checkpoint: Checkpoint) -> dict[str, Any]:
         checkpoint.model.eval()

@@ -75,6 +75,8 @@ def run_sft(
     if cache.folder and isinstance(source, TableSource):
         cache.fill([row.clip for row in source.rows], config.workers, slice(rank, None, world))
         accelerator.wait_for_everyone()
+    elif cache.folder and accelerator.is_main_process:
+        tqdm.write(f"cache_dir is not used: the clips of {source.name} are encoded anew each epoch")
 
     tuned = prepare_tuning(checkpoint, config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -66,11 +66,9 @@ class Report:
         self.accelerator.log({f"eval/{name}": value for name, value in found["scores"].items()}, step=step)
 
     def plot(self) -> None:
-        """``progress.png`` from the whole log, also of the runs before this one. Nothing without matplotlib."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            return
+        """``progress.png`` from the whole log, also of the runs before this one."""
+        from matplotlib.figure import Figure
+
         lines = read_log(self.folder / "log.jsonl")
         if not lines:
             return

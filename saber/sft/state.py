@@ -1,8 +1,8 @@
 """Resumable state of a run: what a killed run goes on from.
 
 One process, or several that each hold the whole model: ``state.pt`` with the trained parameters and the optimizer.
-Sharded runs (DeepSpeed, FSDP): accelerate's own folder, ``state-<step>``, named by ``state.json``. Either is written
-beside its place and moved there whole, so a kill or a full disk leaves the one before.
+Sharded runs (DeepSpeed, FSDP): accelerate's own folder, ``state-<step>``, which ``state.json`` names once it is whole.
+So a kill or a full disk leaves the one before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,24 @@ class State:
         return int(state["step"])
 
     def save(self, step: int) -> None:
-        """Every process calls it. Raises OSError in all of them where the main one cannot write."""
+        """Every process calls it. Raises OSError in all of them where any cannot write."""
+        folder = self.folder / f"state-{step}"
+        if not self.sharded:
+            self._together(step, self._save_whole, step)
+            return
+        try:
+            self._together(step, self.accelerator.save_state, str(folder))
+            self._together(step, self._point_at, step, folder)
+        except OSError:
+            if self.accelerator.is_main_process:
+                shutil.rmtree(folder, ignore_errors=True)  # half of it, which only takes room
+            raise
+
+    def _together(self, step: int, write: Callable[..., None], *arguments: Any) -> None:
+        """Writes, and tells every process how it went in all: one that ended alone would leave the others waiting."""
         problem = ""
         try:
-            self._save_shards(step) if self.sharded else self._save_whole(step)
+            write(*arguments)
         except (OSError, RuntimeError) as error:  # torch reports a disk that fills up as a RuntimeError
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
         flags = self.accelerator.gather(torch.tensor([bool(problem)], device=self.accelerator.device))
@@ -84,10 +98,7 @@ class State:
         finally:
             part.unlink(missing_ok=True)
 
-    def _save_shards(self, step: int) -> None:
-        folder = self.folder / f"state-{step}"
-        self.accelerator.save_state(str(folder))
-        self.accelerator.wait_for_everyone()
+    def _point_at(self, step: int, folder: Path) -> None:
         if not self.accelerator.is_main_process:
             return
         part = self.pointer.with_suffix(".part")
