@@ -19,11 +19,11 @@ from saber.studio.sample import Mix
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 import mini_base  # noqa: E402
-from mini_base import BaseConfig, Visible, build, claim, labels, mask_bands, plain_rows, read_spec, vary  # noqa: E402
+from mini_base import BaseConfig, Visible, build, claim, labels, mask_bands, plain_rows, read_spec, vary, word_rows  # noqa: E402
 
 TINY = dict(
     width=64, layers=1, text_ffn=64, encoder_width=40, vision_layers=1, audio_layers=1, vocabulary_size=600,
-    see_steps=3, hear_steps=3, join_steps=2, workers=0,
+    see_steps=3, hear_steps=3, read_steps=2, join_steps=2, workers=0,
 )  # fmt: skip
 
 
@@ -105,12 +105,22 @@ def test_the_plain_tasks_hold_no_sed(config):
             assert values[0] == (source["truth"]["scene"] or "-") and values[-1] == source["truth"]["emotion"]
 
 
-def test_of_a_voice_alone_only_the_words_are_learned(config):
+def test_of_a_voice_alone_the_words_are_learned(config):
     rows = read_rows(Path(config.data) / "speech")
-    tasks = list(plain_rows(config, rows))
+    tasks = word_rows(config, rows)
     assert len(tasks) == len(rows) == 12
     for row, task in zip(rows, tasks, strict=True):
         assert task.prompt == f"words.{row['language']}" and task.answer.endswith(row["truth"]["words"])
+
+
+def test_words_that_are_said_are_tokens(config):
+    """Given nothing else, the vocabulary takes those of what is said before it takes others."""
+    rows = read_rows(Path(config.data) / "speech")
+    said = ["zucchini quibble"] * 50
+    counts = [
+        len(mini_base.build_mini(config, rows, texts).processor.tokenizer.encode(" quibble")) for texts in ([], said)
+    ]
+    assert counts[1] == 1 < counts[0]
 
 
 def test_variations_change_light_and_place_not_the_kind_of_array():
@@ -142,8 +152,9 @@ def test_a_killed_base_goes_on_and_a_finished_stage_is_not_done_again(config, mo
     assert (Path(config.output_dir) / "model.safetensors").exists()
     assert not list(work.glob("*.state.pt")) and not list(work.rglob("*.part"))
     assert json.loads((work / "see.jsonl").read_text().splitlines()[-1])["step"] == TINY["see_steps"]
-    build(config)  # all is done: the join's state is known as that of the same start
-    assert len((work / "join" / "log.jsonl").read_text().splitlines()) == TINY["join_steps"]
+    build(config)  # all is done: the states of read and join are known as those of the same starts
+    for stage in ("read", "join"):
+        assert len((work / stage / "log.jsonl").read_text().splitlines()) == TINY[f"{stage}_steps"]
 
 
 def test_encoders_of_other_clips_or_settings_are_not_taken_for_these(config, data, tmp_path):

@@ -359,7 +359,7 @@ def test_the_cache_holds_what_the_encoders_give(tiny, rows, tmp_path):
         assert torch.equal(kept["media_ids"], inputs["media_ids"])
 
 
-def test_a_cache_is_not_read_back_for_other_encoders_or_media_settings(tiny, rows, tmp_path):
+def test_a_cache_is_not_read_back_for_other_encoders_or_settings_or_tokens(tiny, rows, tmp_path, monkeypatch):
     clip = rows[0].clip
     path = MediaCache(tiny, tmp_path)._path(clip)
     assert MediaCache(tiny, tmp_path)._path(clip) == path
@@ -372,6 +372,8 @@ def test_a_cache_is_not_read_back_for_other_encoders_or_media_settings(tiny, row
     assert MediaCache(tiny, tmp_path)._path(replace(clip, end_s=1.0)) != path
     members = [MediaCache(tiny, tmp_path)._path(replace(clip, span=(first, 900))) for first in (512, 2048)]
     assert len({path, *members}) == 3, "two clips of one tar"
+    monkeypatch.setattr(tiny.processor.tokenizer, "convert_tokens_to_ids", lambda tokens: [9] * len(tokens))
+    assert MediaCache(tiny, tmp_path)._path(clip) != path, "media tokens of other numbers"
 
 
 class Killed(BaseException):

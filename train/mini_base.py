@@ -2,8 +2,8 @@
 
 Stages, each resumable and skipped when its result is there: **clips** (rendered), **decode** (to arrays), **see**
 and **hear** (each encoder taught on its own targets: action units, gaze, pose, scene, body; CTC over words, prosody,
-sound events), **join** (the language model learns labels, transcripts and plain descriptions of what the encoders give;
-no SED).
+sound events), **read** (the language model learns to write down what voices alone say, half of it in no order that
+could be guessed), **join** (it learns labels, transcripts and plain descriptions of whole clips; no SED).
 The paper starts from a base that already sees and hears; this makes one. Run: ``python train/mini_base.py --help``.
 """
 
@@ -44,7 +44,7 @@ HEARD = ("event", "level", "movement", "rate", "loudness", "tension", "tremor", 
 FRAME = 112
 TASKS = ("labels", "words", "describe")
 SPLITS = ("train", "validation", "speech")
-STAGES = ("clips", "decode", "see", "hear", "join", "all")
+STAGES = ("clips", "decode", "see", "hear", "read", "join", "all")
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class BaseConfig:
     speech_clips: int = option(24000, "clips of the speech split (voices alone), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
-    stage: str = option("all", "clips, decode, see, hear, join or all; see and hear can run side by side")
+    stage: str = option("all", "clips, decode, see, hear, read, join or all; see and hear can run side by side")
     seed: int = option(0, "initialisation and data order")
-    vocabulary_size: int = option(2048, "tokens of the byte-level BPE")
+    vocabulary_size: int = option(3072, "tokens of the byte-level BPE")
     width: int = option(256, "hidden size of the language model")
     layers: int = option(4, "layers of the language model")
     text_ffn: int = option(768, "feed-forward width of the language model")
@@ -70,11 +70,13 @@ class BaseConfig:
     vision_layers: int = option(4, "layers of the vision encoder")
     audio_layers: int = option(3, "layers of the audio encoder")
     see_steps: int = option(3400, "steps of 64 frame pairs")
-    hear_steps: int = option(4500, "steps of 32 clips")
+    hear_steps: int = option(9000, "steps of 32 clips")
+    hear_cycles: int = option(2, "times that the learning rate of hear rises and falls (SGDR, Loshchilov 2017)")
+    read_steps: int = option(1800, "steps of 32 voices alone")
     join_steps: int = option(800, "optimizer steps of join")
     join_batch_size: int = option(32, "clips a step of join")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
-    join_learning_rate: float = option(2e-3, "peak, join")
+    join_learning_rate: float = option(2e-3, "peak, read and join")
     join_tasks: str = option("labels,words,describe", "what the language model learns in join, comma-separated")
     workers: int = option(2, "processes that decode")
 
@@ -112,8 +114,9 @@ def sizes(config: BaseConfig) -> dict[str, dict[str, Any]]:
     return {name: {**part, "initializer_range": widths[name] ** -0.5} for name, part in parts.items()}
 
 
-def build_mini(config: BaseConfig, rows: list[dict[str, Any]]) -> Checkpoint:
-    """The untrained Mini with a tokenizer for the answers of the training rows."""
+def build_mini(config: BaseConfig, rows: list[dict[str, Any]], said: Sequence[str] = ()) -> Checkpoint:
+    """The untrained Mini with a tokenizer for the answers of the training rows and for what is ``said``: a word that
+    is one token is read off at once, one of four is spelled."""
     torch.manual_seed(config.seed)
     settings = Settings.build(
         "mini",
@@ -125,7 +128,7 @@ def build_mini(config: BaseConfig, rows: list[dict[str, Any]]) -> Checkpoint:
         about={"title": "SABER-Mini-Base", "trained_on": TRAINED_ON},
     )
     texts = [text for row in rows for text in (render(Annotation.from_json(row)), labels(row))]
-    return build_checkpoint(texts, config.vocabulary_size, sizes(config), settings)
+    return build_checkpoint([*texts, *said], config.vocabulary_size, sizes(config), settings)
 
 
 TRAINED_ON = {
@@ -238,6 +241,7 @@ _FREE = (
     "output_dir",
     "work_dir",
     "stage",
+    "read_steps",
     "join_steps",
     "join_batch_size",
     "join_learning_rate",
@@ -527,13 +531,22 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
     def sample(rng: np.random.Generator) -> Any:
         return rng.choice(len(taught_on), 32)
 
-    _teach(config, "hear", tower, taught, config.hear_steps, sample, loss, score)
+    _teach(config, "hear", tower, taught, config.hear_steps, sample, loss, score, config.hear_cycles)
 
 
 def _teach(
-    config: BaseConfig, stage: str, tower: nn.Module, heads: nn.Module, steps: int, sample: Any, loss: Any, score: Any
+    config: BaseConfig,
+    stage: str,
+    tower: nn.Module,
+    heads: nn.Module,
+    steps: int,
+    sample: Any,
+    loss: Any,
+    score: Any,
+    cycles: int = 1,
 ) -> None:
     """Trains an encoder with its reading heads; leaves ``<stage>.pt`` (the encoder). Resumable."""
+    cycle = -(-steps // cycles)
     work = Path(config.work_dir)
     done, state_path = work / f"{stage}.pt", work / f"{stage}.state.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -552,7 +565,7 @@ def _teach(
     began, losses = time.perf_counter(), []
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, steps, peak, 0.05)
+            group["lr"] = learning_rate_at(step % cycle, cycle, peak, 0.05)
         with torch.autocast(device, torch.bfloat16):
             value = loss(sample(np.random.default_rng([config.seed, step])))
         value.backward()
@@ -581,28 +594,39 @@ def labels(row: dict[str, Any]) -> str:
     return "\n".join(str(row["truth"].get(name) or "-") for name in (*SEEN, *HEARD, "valence", "relation", "emotion"))
 
 
+def word_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> list[Row]:
+    """What is said, of each clip where something is."""
+    return [
+        Row(clip_of(config, row), f"words.{row['language']}", said)
+        for row in rows
+        if (said := Annotation.from_json(row).speech)
+    ]
+
+
 def plain_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> Iterator[Row]:
-    """The plain tasks of each clip: its labels, what is said, and a description of what is seen or of the voice. Of a
-    voice alone what is said and nothing else: so short, and half of it in no order that could be guessed, that it
-    teaches to read off words in a few hundred steps."""
+    """The plain tasks of each clip: its labels, what is said, and a description of what is seen or of the voice."""
     tasks = config.join_tasks.split(",")
     rng = random.Random(config.seed)
     for row in rows:
         annotation = Annotation.from_json(row)
-        clip = Clip(str(Path(config.data) / row["video"]), id=row["id"])
         answers = {"labels": labels(row), "words": annotation.speech}
-        if row["id"].startswith("speech-"):
-            answers = {"words": annotation.speech}
-        elif rng.random() < 0.5:
+        if rng.random() < 0.5:
             answers["look"] = " ".join([annotation.scene, annotation.face, annotation.body])
         else:
             answers["tone"] = annotation.prosody
         for task, answer in answers.items():
             if answer and (task if task in TASKS else "describe") in tasks:
-                yield Row(clip, f"{task}.{row['language']}", answer)
+                yield Row(clip_of(config, row), f"{task}.{row['language']}", answer)
 
 
-def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def clip_of(config: BaseConfig, row: dict[str, Any]) -> Clip:
+    return Clip(str(Path(config.data) / row["video"]), id=row["id"])
+
+
+def teach_language_model(
+    config: BaseConfig, checkpoint: Checkpoint, stage: str, rows: Sequence[Row], steps: int, batch_size: int
+) -> dict[str, Any]:
+    """Trains the language model on plain tasks, the encoders as they are. Resumable."""
     work = Path(config.work_dir)
     prompts = {
         f"{task}.{language}": load_prompt(task, language).text
@@ -610,11 +634,13 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: list[dict[str, An
         for language in ("en", "zh")
     }
     settings = SFTConfig(
-        output_dir=str(work / "join"), title="SABER-Mini-Base", tuning="full", max_steps=config.join_steps,
-        batch_size=config.join_batch_size, micro_batch_size=4, learning_rate=config.join_learning_rate,
+        output_dir=str(work / stage), title="SABER-Mini-Base", tuning="full", max_steps=steps,
+        batch_size=batch_size, micro_batch_size=8 if stage == "read" else 4, learning_rate=config.join_learning_rate,
         seed=config.seed, cache_dir=str(work / "features"), workers=1,
     )  # fmt: skip
-    return run_sft(checkpoint, list(plain_rows(config, rows)), settings, prompts)
+    summary = run_sft(checkpoint, rows, settings, prompts)
+    del summary["tuned"]
+    return summary
 
 
 def build(config: BaseConfig) -> None:
@@ -627,7 +653,8 @@ def build(config: BaseConfig) -> None:
     tables = {split: read_rows(Path(config.data) / split) for split in SPLITS}
     rows = {split: first_wordings(table) for split, table in tables.items()}
     claim(config)
-    checkpoint = build_mini(config, tables["train"])
+    voices = word_rows(config, rows["speech"])
+    checkpoint = build_mini(config, tables["train"], [row.answer for row in voices])
     count = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     print(f"SABER-Mini: {count:,} parameters, {len(checkpoint.processor.tokenizer)} tokens")
     encoders = {
@@ -635,22 +662,27 @@ def build(config: BaseConfig) -> None:
         "hear": (checkpoint.model.model.audio_tower, run_hear),
     }
     done = {stage: Path(config.work_dir) / f"{stage}.pt" for stage in encoders}
-    wanted = [stage for stage in encoders if config.stage in (stage, "join", "all") and not done[stage].exists()]
+    language = config.stage in ("read", "join", "all")
+    wanted = [stage for stage in encoders if (language or config.stage == stage) and not done[stage].exists()]
     if wanted or config.stage == "decode":
         data = {split: (part, run_decode(config, checkpoint, split, part)) for split, part in rows.items()}
         for stage in wanted:
             encoders[stage][1](config, checkpoint, data)
-    if config.stage in ("join", "all"):
+    if language:
         for stage, (tower, _) in encoders.items():
             tower.load_state_dict(torch.load(done[stage], weights_only=True))
             for parameter in tower.parameters():
                 # As they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
                 parameter.data = parameter.data.half().float()
-        summary = run_join(config, checkpoint, rows["train"] + rows["speech"])
-        del summary["tuned"]
+        read = teach_language_model(config, checkpoint, "read", voices, config.read_steps, 32)
+        if config.stage == "read":
+            return
+        # As many voices alone as there are clips, so that what was read is not forgotten.
+        tasks = [*plain_rows(config, rows["train"]), *voices[: len(rows["train"])]]
+        join = teach_language_model(config, checkpoint, "join", tasks, config.join_steps, config.join_batch_size)
         checkpoint.save(config.output_dir)
         counts = {split: len(part) for split, part in rows.items()}
-        write_run(config.work_dir, config, parameters=count, rows=counts, join=summary)
+        write_run(config.work_dir, config, parameters=count, rows=counts, read=read, join=join)
         print(f"base written to {config.output_dir}")
 
 

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from saber import media
-from saber.model import Checkpoint, encode_media
+from saber.model import MEDIA_TOKENS, Checkpoint, encode_media
 from saber.schema import Clip
 from saber.sft.examples import Example, build_example, example_stream
 from saber.sft.rows import Row
@@ -25,14 +25,16 @@ class MediaCache:
     """What frozen encoders give for each clip, computed once and kept on disk, 16 bit, one small file a clip.
 
     ``folder`` None: nothing is kept, clips are decoded whenever they are needed. Files are named by the clip (path,
-    size and time), the media settings and the encoders' weights, so that nothing stale is read back.
+    size and time), the media settings, the media tokens' numbers and the encoders' weights, so that nothing stale is
+    read back.
     """
 
     def __init__(self, checkpoint: Checkpoint, folder: str | Path | None) -> None:
         self.checkpoint, self.folder = checkpoint, Path(folder) if folder else None
         if self.folder:
             settings = json.dumps(checkpoint.settings.media.to_json(), sort_keys=True)
-            digest = hashlib.sha256(settings.encode())
+            tokens = checkpoint.processor.tokenizer.convert_tokens_to_ids([*MEDIA_TOKENS.values()])
+            digest = hashlib.sha256(f"{settings} {tokens}".encode())
             for encoder in (checkpoint.model.model.visual, checkpoint.model.model.audio_tower):
                 for parameter in encoder.parameters():
                     digest.update(parameter.detach().half().cpu().numpy().tobytes())

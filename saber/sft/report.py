@@ -88,8 +88,8 @@ class Report:
                 known = [(line["step"], line["scores"][name]) for line in evaluations if name in line["scores"]]
                 axes[1].plot(*zip(*known, strict=True), marker=".", label=name)
             axes[1].set_ylabel("clips of the validation split")
-            axes[1].set_ylim(0, 1)
-            axes[1].legend(ncols=3, fontsize="small", loc="lower right")
+            axes[1].set_ylim(-0.02, 1.02)
+            axes[1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         axes[-1].set_xlabel("step")
         figure.savefig(self.folder / "progress.png", dpi=120)
 
