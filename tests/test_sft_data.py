@@ -143,6 +143,37 @@ def test_a_folder_may_hold_the_table_of_a_videofolder_or_of_datasets(clips, clip
     assert [row.clip.path for row in rows] == [str(base / name) for name in names]
 
 
+@pytest.fixture(scope="module")
+def two_splits(clips, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    for split, some in (("train", clips[:8]), ("speech", clips[8:])):
+        (folder / split).mkdir()
+        lines = [json.dumps(record_of(clip) | {"file_name": f"{clip.id}.mp4"}) for clip in some]
+        (folder / split / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("split", "wanted"),
+    [
+        ("train+speech", [*range(8), *range(8, 12)]),
+        ("train+speech[:50%]", [*range(8), 8, 9]),
+        ("train[-3:] + speech[1:2]", [5, 6, 7, 9]),
+        ("train[:99]", [*range(8)]),
+    ],
+)
+def test_several_splits_and_parts_of_them_are_named_as_datasets_does(clips, two_splits, split, wanted):
+    rows = open_source(str(two_splits), split).rows
+    assert [row.clip.id for row in rows] == [f"{clips[number].id}.mp4" for number in wanted]
+
+
+def test_an_instruction_that_cannot_be_read_is_named(two_splits):
+    with pytest.raises(DataError, match=r"split 'train\[' cannot be read .*; write it as in train\+speech\[:25%\]"):
+        read_rows(str(two_splits), "train[")
+    with pytest.raises(DataError, match="has no split 'test'"):
+        read_rows(str(two_splits), "train+test[:5]")
+
+
 # --- the order --------------------------------------------------------------------------------------------------------
 
 
@@ -527,7 +558,8 @@ from saber.sft.rows import DataError
 from saber.sft.sources import open_source
 for name, request in json.loads(sys.argv[1]).items():
     try:
-        source = open_source(request["data"], "train", block_shards=1, delete_used=request.get("delete", False))
+        split, delete = request.get("split", "train"), request.get("delete", False)
+        source = open_source(request["data"], split, block_shards=1, delete_used=delete)
         source.spare_batches = 1
         before, given, most = source.count(), [], 0
         for batch in itertools.islice(source.batches(2, 7, request["first"]), request["steps"]):
@@ -556,6 +588,8 @@ def answers(clips, clips_folder, shards, tmp_path_factory) -> dict[str, dict]:
     shutil.copytree(clips_folder, folder / "lab" / "studio")
     (folder / "lab" / "studio" / "test").mkdir()
     (folder / "lab" / "studio" / "test" / "clips.parquet").write_bytes(b"another split")
+    shutil.copytree(clips_folder, folder / "lab" / "splits")
+    shutil.copytree(clips_folder / "train", folder / "lab" / "splits" / "speech")
     (folder / "lab" / "empty").mkdir()
     requests = {
         "here": {"data": str(shards), "first": 3, "steps": 4},
@@ -565,6 +599,7 @@ def answers(clips, clips_folder, shards, tmp_path_factory) -> dict[str, dict]:
         "deleted": {"data": "lab/many", "first": 0, "steps": 14, "delete": True},
         "kept": {"data": "lab/many", "first": 0, "steps": 14},
         "table": {"data": "lab/studio", "first": 1, "steps": 3},
+        "splits": {"data": "lab/splits", "first": 0, "steps": 1, "split": "train[:2]+speech[:1]"},
         **{
             name: {"data": f"lab/{name}", "first": 0, "steps": 1}
             for name in ("none", "gated", "open@v9", "empty", "down")
@@ -616,6 +651,8 @@ def test_a_table_on_the_hub_is_fetched_with_its_clips_and_opened_as_a_folder(ans
     assert answers["table"]["digest"] != local.digest()
     assert sum(name.endswith(".mp4") for name in fetched("studio")) == 12
     assert not [name for name in fetched("studio") if name.startswith("test/")]
+    assert answers["splits"]["count"] == 3
+    assert {"train/clips.parquet", "speech/clips.parquet"} <= set(fetched("splits"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from saber.eval.studio import sample_evaluation
 from saber.model import Checkpoint, load_checkpoint
 from saber.recipe import parse_recipe, write_run
 from saber.sft import SFTConfig, open_source, run_sft, save_adapter, trained_settings
+from saber.sft.rows import split_names
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "mini-sed.yaml"
 MINI_CLIPS = "runs/mini/clips"
@@ -23,10 +24,11 @@ MINI_CLIPS = "runs/mini/clips"
 def render_mini_clips(config: SFTConfig) -> None:
     """The Mini's own clips are not in the repository: a seed makes them, where they are missing."""
     from accelerate import PartialState
-    from mini_base import BaseConfig, render_clips
+    from mini_base import SPLITS, BaseConfig, render_clips
 
+    wanted = {*split_names(config.split), "validation"}
     with PartialState(cpu=config.cpu).main_process_first():
-        render_clips(BaseConfig(data=config.data), ("train", "validation"))
+        render_clips(BaseConfig(data=config.data), [split for split in SPLITS if split in wanted])
 
 
 def load_base(config: SFTConfig) -> Checkpoint:

@@ -25,7 +25,7 @@ class SFTConfig:
 
     model: str = option("Qwen/Qwen2.5-Omni-7B", "the base: a name, a folder or a Hub id")
     data: str = option("data/saber", "a folder with a table of clips, a Hub data set (owner/name), or WebDataset tars")
-    split: str = option("train", "its split")
+    split: str = option("train", "its split; of tables also several and parts of them: train+speech[:25%]")
     output_dir: str = option("runs/sft", "where checkpoints, logs and run.json go")
     prompt: str = option("sed", "name of the prompt files in saber/prompts")
     max_new_tokens: int = option(4096, "bound of an answer, saved with the checkpoint")

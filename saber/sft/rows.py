@@ -80,22 +80,40 @@ def find_tables(data: str | Path, split: str) -> list[Path]:
     return []
 
 
+def split_names(split: str) -> list[str]:
+    """The splits that an instruction names: "train+speech[:25%]" -> ["train", "speech"]."""
+    return [part.partition("[")[0].strip() for part in split.split("+")]
+
+
 def read_rows(data: str, split: str, seed: int = 0) -> list[Row]:
     """Rows of a folder with a table of the published records (``build_row``). Parquet: ``id``, and ``video`` is a path
-    inside ``data``. metadata.jsonl: ``file_name`` is a path beside the table, and the id unless there is an ``id``."""
+    inside ``data``. metadata.jsonl: ``file_name`` is a path beside the table, and the id unless there is an ``id``.
+    ``split``: a name, or several and parts of them as ``datasets`` writes it: "train+speech[:25%]"."""
     if not Path(data).is_dir():
         raise DataError(f"data folder {data!r} does not exist; render one: python -m saber studio {data} --clips 8000")
-    if not (tables := find_tables(data, split)):
-        places = ", ".join(pattern.format(split=split) for pattern in TABLES)
-        raise DataError(f"{data} has no split {split!r}: there is none of {places}, and no shard {split}-*.tar")
-    return [row for table in tables for row in _read_table(Path(data), table, seed)]
+    rows = {}
+    for name in split_names(split):
+        if not (tables := find_tables(data, name)):
+            places = ", ".join(pattern.format(split=name) for pattern in TABLES)
+            raise DataError(f"{data} has no split {name!r}: there is none of {places}, and no shard {name}-*.tar")
+        rows[name] = [row for table in tables for row in _read_table(Path(data), table, seed)]
+    if split in rows:
+        return rows[split]
+    from datasets import ReadInstruction  # a second's import, which workers need not wait for
+
+    try:
+        parts = ReadInstruction.from_spec(split).to_absolute({name: len(found) for name, found in rows.items()})
+    except (ValueError, AssertionError) as error:
+        raise DataError(f"split {split!r} cannot be read ({error}); write it as in train+speech[:25%]") from error
+    return [row for part in parts for row in rows[part.splitname][part.from_ : part.to]]
 
 
 def media_paths(data: str, split: str) -> list[str]:
-    """The paths inside ``data`` that the split's table names."""
+    """The paths inside ``data`` that the splits' tables name."""
     return [
         (folder / place).relative_to(data).as_posix()
-        for table in find_tables(data, split)
+        for name in split_names(split)
+        for table in find_tables(data, name)
         for folder, place, _ in _records(Path(data), table)
     ]
 

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 )
 
 from saber.sft.order import BlockSource
-from saber.sft.rows import TABLES, DataError, Row, media_paths, read_rows
+from saber.sft.rows import TABLES, DataError, Row, media_paths, read_rows, split_names
 from saber.sft.shards import ShardSource, index_name, is_shard_of, open_local_shards, read_index
 
 
@@ -73,7 +73,8 @@ class TableSource(BlockSource):
 
 
 def open_source(data: str, split: str, seed: int = 0, block_shards: int = 4, delete_used: bool = False) -> Source:
-    """The rows of ``split`` in ``data``. Raises DataError that names what is wrong and the next step.
+    """The rows of ``split`` in ``data``; of tables also several and parts of them (``read_rows``). Raises DataError
+    that names what is wrong and the next step.
 
     ``data``: a folder with a table (``read_rows``) or with shards ``{split}-*.tar``, also under ``data/`` or
     ``{split}/``; a pattern of local shards (``clips/train-{000..099}.tar``); or a dataset on the Hub, ``owner/name`` or
@@ -129,11 +130,13 @@ def _open_hub(
     shards = [file for file in files if is_shard_of(file, split)]
     if shards and f"{split}/clips.parquet" not in files:
         return _open_hub_shards(repo, commit, name, split, files, shards, seed, block_shards, delete_used)
-    tables = [pattern.format(split=split) for pattern in TABLES]
-    if not any(fnmatch.filter(files, pattern) for pattern in tables):
-        raise DataError(
-            f"{name} has no split {split!r}: there is none of {', '.join(tables)}, and no shard {split}-*.tar"
-        )
+    tables = []
+    for one in split_names(split):
+        tables += (places := [pattern.format(split=one) for pattern in TABLES])
+        if not any(fnmatch.filter(files, pattern) for pattern in places):
+            raise DataError(
+                f"{name} has no split {one!r}: there is none of {', '.join(places)}, and no shard {one}-*.tar"
+            )
     with _hub_errors(repo, revision):
         folder = snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=tables)
         # Whole top folders: a pattern for each clip would be matched against every file.
