@@ -636,7 +636,7 @@ def teach_language_model(
     }
     settings = SFTConfig(
         output_dir=str(work / stage), title="SABER-Mini-Base", tuning="full", max_steps=steps,
-        batch_size=batch_size, micro_batch_size=8 if stage == "read" else 4, learning_rate=config.join_learning_rate,
+        batch_size=batch_size, micro_batch_size=16 if stage == "read" else 4, learning_rate=config.join_learning_rate,
         seed=config.seed, cache_dir=str(work / "features"), workers=1,
     )  # fmt: skip
     summary = run_sft(checkpoint, rows, settings, prompts)
