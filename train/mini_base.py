@@ -2,7 +2,7 @@
 
 Stages, each resumable and skipped when its result is there: **clips** (rendered), **decode** (to arrays), **see**
 and **hear** (each encoder taught on its own targets: action units, gaze, pose, scene, body; CTC over words, prosody,
-sound events), **read** (the language model learns to write down what voices alone say, half of it in no order that
+sound events), **read** (the language model learns to write down what voices alone say, most of it in no order that
 could be guessed), **join** (it learns labels, transcripts and plain descriptions of whole clips; no SED).
 The paper starts from a base that already sees and hears; this makes one. Run: ``python train/mini_base.py --help``.
 """
