@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from saber.sft import (
     run_sft,
     trained_settings,
 )
+from saber.sft.state import State
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("", "no_sound", "no_picture")
@@ -578,3 +580,14 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_one_before_it(tiny, rows, tmp_pa
     run_sft(trainee(tiny), rows, config)
     run_sft(trainee(tiny), rows, config_for(tmp_path / "whole", max_steps=4))
     assert losses(tmp_path) == losses(tmp_path / "whole")
+
+
+def test_an_old_sharded_state_that_cannot_be_removed_does_not_cost_the_new_one(tmp_path):
+    """After the new state is named a failure would have it taken for a half-written one, and deleted."""
+    state = SimpleNamespace(
+        accelerator=SimpleNamespace(is_main_process=True), pointer=tmp_path / "state.json", course={}, folder=tmp_path
+    )
+    (tmp_path / "state-1").write_text("no folder, so it cannot be removed as one")
+    (tmp_path / "state-2").mkdir()
+    State._point_at(state, 2, tmp_path / "state-2")
+    assert json.loads(state.pointer.read_text())["folder"] == "state-2" and (tmp_path / "state-2").is_dir()

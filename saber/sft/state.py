@@ -107,7 +107,7 @@ class State:
         os.replace(part, self.pointer)
         for old in self.folder.glob("state-*"):
             if old.name != folder.name:
-                shutil.rmtree(old)
+                shutil.rmtree(old, ignore_errors=True)  # it only takes room: the new state is whole and named
 
     def _check(self, before: Mapping[str, Any], path: Path) -> None:
         for name, value in self.course.items():
