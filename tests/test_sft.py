@@ -472,9 +472,9 @@ def script(monkeypatch, *options: str):
 def test_the_script_trains_and_saves(tiny, tiny_folder, clips_folder, tmp_path, monkeypatch, capsys, own_cache):
     out = tmp_path / "out"
     script(
-        monkeypatch, "--model", tiny_folder, "--data", clips_folder, "--output_dir", out, "--max_steps", 1,
-        "--batch_size", 2, "--bf16", "false", "--cpu", "true", "--workers", 0, "--cache_dir", "none",
-        "--title", "Trained",
+        monkeypatch, "--model", tiny_folder, "--data", clips_folder, "--split", "train", "--output_dir", out,
+        "--max_steps", 1, "--batch_size", 2, "--bf16", "false", "--cpu", "true", "--workers", 0,
+        "--cache_dir", "none", "--title", "Trained",
     )  # fmt: skip
     assert str(out / "checkpoint") in capsys.readouterr().out
     trained = load_checkpoint(out / "checkpoint", device="cpu")
@@ -492,7 +492,8 @@ def test_the_script_answers_a_fixed_sample_while_it_trains(tiny_folder, clips_fo
     for split in ("train", "validation"):
         (data / split).symlink_to(clips_folder / "train")
     options = ["--model", tiny_folder, "--output_dir", out, "--max_steps", 2, "--batch_size", 2, "--bf16", "false",
-               "--cpu", "true", "--workers", 0, "--cache_dir", "none", "--eval_clips", 3]  # fmt: skip
+               "--cpu", "true", "--workers", 0, "--cache_dir", "none", "--eval_clips", 3,
+               "--split", "train"]  # fmt: skip
     script(monkeypatch, "--data", data, *options)
     found = json.loads((out / "evaluations.jsonl").read_text(encoding="utf-8"))
     assert found["step"] == 1 and {"scene", "face", "emotion", "well_formed"} <= found["scores"].keys()

@@ -32,8 +32,9 @@ def train(
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     settings = {
-        "model": model, "data": data, "output_dir": out, "max_steps": 3, "batch_size": 5, "micro_batch_size": 2,
-        "learning_rate": 1e-2, "bf16": "false", "cpu": "true", "workers": 0, "cache_dir": "none", "log_every": 1,
+        "model": model, "data": data, "split": "train", "output_dir": out, "max_steps": 3, "batch_size": 5,
+        "micro_batch_size": 2, "learning_rate": 1e-2, "bf16": "false", "cpu": "true", "workers": 0, "cache_dir": "none",
+        "log_every": 1,
     }  # fmt: skip
     if "ACCELERATE_USE_DEEPSPEED" in (environment or {}):
         settings["cpu"] = "false"

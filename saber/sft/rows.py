@@ -95,7 +95,10 @@ def read_rows(data: str, split: str, seed: int = 0) -> list[Row]:
     for name in split_names(split):
         if not (tables := find_tables(data, name)):
             places = ", ".join(pattern.format(split=name) for pattern in TABLES)
-            raise DataError(f"{data} has no split {name!r}: there is none of {places}, and no shard {name}-*.tar")
+            raise DataError(
+                f"{data} has no split {name!r}: there is none of {places}, and no shard {name}-*.tar; "
+                "--split names others"
+            )
         rows[name] = [row for table in tables for row in _read_table(Path(data), table, seed)]
     if split in rows:
         return rows[split]

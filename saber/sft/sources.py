@@ -135,7 +135,8 @@ def _open_hub(
         tables += (places := [pattern.format(split=one) for pattern in TABLES])
         if not any(fnmatch.filter(files, pattern) for pattern in places):
             raise DataError(
-                f"{name} has no split {one!r}: there is none of {', '.join(places)}, and no shard {one}-*.tar"
+                f"{name} has no split {one!r}: there is none of {', '.join(places)}, and no shard {one}-*.tar; "
+                "--split names others"
             )
     with _hub_errors(repo, revision):
         folder = snapshot_download(repo, repo_type="dataset", revision=commit, allow_patterns=tables)
