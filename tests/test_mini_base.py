@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from saber import media
+from saber.prompts import load_prompt
 from saber.schema import SECTIONS, Annotation, Clip
 from saber.studio import face
 from saber.studio.render import first_wordings, read_rows, run_studio
@@ -30,7 +32,7 @@ TINY = dict(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mini") / "clips"
-    for split, count in (("train", 40), ("validation", 8), ("speech", 12)):
+    for split, count in (("train", 40), ("validation", 8), ("speech", 12), ("drill", 6)):
         run_studio(folder, Mix(split=split, wordings=2 if split == "train" else 1), count, progress=False)
     return folder
 
@@ -91,18 +93,30 @@ def test_a_micro_expression_counts_in_either_frame_and_leaves_the_face_open():
 def test_the_plain_tasks_hold_no_sed(config):
     rows = first_wordings(read_rows(Path(config.data) / "train"))
     tasks = list(plain_rows(config, rows))
-    assert {row.prompt.split(".")[0] for row in tasks} == {"labels", "words", "look", "tone"}
+    assert len(tasks) == len(rows)
     assert not any(f"<{section}>" in row.answer for row in tasks for section in SECTIONS)
-    for row in tasks:
-        source = next(one for one in rows if one["id"] == row.clip.id)
+    for row, source in zip(tasks, rows, strict=True):
         said = Annotation.from_json(source)
-        assert said.reasoning and said.reasoning not in row.answer
-        if row.prompt.startswith("words"):
-            assert row.answer == said.speech
-        if row.prompt.startswith("labels"):
-            values = row.answer.split("\n")
-            assert len(values) == len(labels(rows[0]).split("\n"))
-            assert values[0] == (source["truth"]["scene"] or "-") and values[-1] == source["truth"]["emotion"]
+        assert row.clip.id == source["id"] and said.reasoning and said.reasoning not in row.answer
+        asked = row.prompt.partition(".")[0].split("+")
+        values = labels(source).split("\n")
+        assert values[0] == (source["truth"]["scene"] or "-") and values[-1] == source["truth"]["emotion"]
+        due = {"labels": values, "words": [said.speech], "tone": [said.prosody],
+               "look": [f"{said.scene} {said.face} {said.body}"]}  # fmt: skip
+        assert row.answer.split("\n") == [line for task in asked for line in due[task]]
+
+
+def test_plain_questions_come_in_any_number_and_order_and_each_has_its_prompt(config):
+    prompts = mini_base.plain_prompts()
+    assert prompts["tone+words.en"] == f"{load_prompt('tone', 'en').text}\n{load_prompt('words', 'en').text}"
+    rows = first_wordings(read_rows(Path(config.data) / "train")) * 5
+    orders = [row.prompt for row in plain_rows(config, rows)]
+    assert set(orders) <= prompts.keys()
+    asked = [order.partition(".")[0].split("+") for order in orders]
+    assert {len(tasks) for tasks in asked} == {1, 2, 3, 4}
+    assert {tasks[-1] for tasks in asked} == {tasks[0] for tasks in asked} == {"labels", "words", "look", "tone"}
+    alone = plain_rows(replace(config, join_tasks="labels"), rows)
+    assert {row.prompt for row in alone} == {"labels.en", "labels.zh"}
 
 
 def test_of_a_voice_alone_the_words_are_learned(config):

@@ -3,7 +3,7 @@
 Stages, each resumable and skipped when its result is there: **clips** (rendered), **decode** (to arrays), **see**
 and **hear** (each encoder taught on its own targets: action units, gaze, pose, scene, body; CTC over words, prosody,
 sound events), **read** (the language model learns to write down what voices alone say, most of it in no order that
-could be guessed), **join** (it learns labels, transcripts and plain descriptions of whole clips; no SED).
+could be guessed), **join** (it answers plain questions about whole clips: labels, words, descriptions; no SED).
 The paper starts from a base that already sees and hears; this makes one. Run: ``python train/mini_base.py --help``.
 """
 
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from saber import media
 from saber.model import WEIGHTS, Checkpoint, Settings, build_checkpoint
 from saber.prompts import load_prompt
 from saber.recipe import parse_recipe, write_run
-from saber.schema import Annotation, Clip
+from saber.schema import LANGUAGES, Annotation, Clip
 from saber.sections import render
 from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, run_sft
 from saber.studio import causes, face, voice
@@ -43,8 +44,9 @@ from saber.studio.world import ATTRIBUTES, ClipSpec
 SEEN = ("scene", "face", "gaze", "head", "micro", "body")
 HEARD = ("event", "level", "movement", "rate", "loudness", "tension", "tremor", "breath", "noise", "voice")
 FRAME = 112
-TASKS = ("labels", "words", "describe")
-SPLITS = ("train", "validation", "speech")
+TASKS = ("labels", "words", "look", "tone")
+ENCODER_SPLITS = ("train", "validation", "speech")
+SPLITS = (*ENCODER_SPLITS, "drill")
 STAGES = ("clips", "decode", "see", "hear", "read", "join", "all")
 
 
@@ -59,6 +61,7 @@ class BaseConfig:
     validation_clips: int = option(300, "clips of the validation split, where it is rendered")
     wordings: int = option(4, "annotations of each training clip, where it is rendered")
     speech_clips: int = option(72000, "clips of the speech split (voices alone), where it is rendered")
+    drill_clips: int = option(6400, "clips of the drill split (words in no order), where it is rendered")
     hear_clips: int = option(24000, "of these, those that the audio encoder is taught on")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
@@ -79,7 +82,7 @@ class BaseConfig:
     join_batch_size: int = option(32, "clips a step of join")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
     join_learning_rate: float = option(2e-3, "peak, read and join")
-    join_tasks: str = option("labels,words,describe", "what the language model learns in join, comma-separated")
+    join_tasks: str = option("labels,words,look,tone", "what the language model learns in join, comma-separated")
     workers: int = option(2, "processes that decode")
 
     def __post_init__(self) -> None:
@@ -147,12 +150,11 @@ def render_clips(config: BaseConfig, splits: Sequence[str] = SPLITS) -> None:
     than the spoken one, so that the model learns to answer in the language it is asked for."""
     for split in splits:
         if not (Path(config.data) / split / "clips.parquet").exists():
-            drill = split == "speech"
             mix = Mix(
                 split=split,
                 seed=config.seed,
-                other_language_share=0.0 if drill else 0.12,
-                wordings=config.wordings if split == "train" else 1,
+                other_language_share=0.0 if split == "speech" else 0.12,
+                wordings=config.wordings if split in ("train", "drill") else 1,
             )
             run_studio(Path(config.data), mix, getattr(config, f"{split}_clips"))
 
@@ -219,13 +221,13 @@ def claim(config: BaseConfig) -> None:
     """Notes in ``work_dir`` from which clips and with which settings its encoders are made. Raises ValueError where it
     holds those of others: they would be taken for these."""
     course = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
-    for split in SPLITS:
+    for split in ENCODER_SPLITS:
         course[split] = hashlib.sha256((Path(config.data) / split / "clips.parquet").read_bytes()).hexdigest()
     path = Path(config.work_dir) / "encoders.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else course
     for name, value in course.items():
         if before.get(name) != value:
-            what = "other clips" if name in SPLITS else f"{name} = {before.get(name)!r}, not {value!r}"
+            what = "other clips" if name in ENCODER_SPLITS else f"{name} = {before.get(name)!r}, not {value!r}"
             raise ValueError(f"{path.parent} holds encoders made with {what}; remove it, or give another work_dir")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
@@ -240,6 +242,7 @@ _FREE = (
     "validation_clips",
     "wordings",
     "speech_clips",
+    "drill_clips",
     "output_dir",
     "work_dir",
     "stage",
@@ -599,26 +602,43 @@ def labels(row: dict[str, Any]) -> str:
 def word_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> list[Row]:
     """What is said, of each clip where something is."""
     return [
-        Row(clip_of(config, row), f"words.{row['language']}", said)
+        Row(clip_of(config, row), prompt_name(["words"], row["language"]), said)
         for row in rows
         if (said := Annotation.from_json(row).speech)
     ]
 
 
 def plain_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> Iterator[Row]:
-    """The plain tasks of each clip: its labels, what is said, and a description of what is seen or of the voice."""
-    tasks = config.join_tasks.split(",")
+    """Plain questions about each clip, one to four in any order, each answered on lines of its own: its labels, what is
+    said, what is seen, how the voice sounds. A model that is asked one thing at a time, always first, does not find it
+    again behind other answers, where SED wants it."""
     rng = random.Random(config.seed)
     for row in rows:
         annotation = Annotation.from_json(row)
-        answers = {"labels": labels(row), "words": annotation.speech}
-        if rng.random() < 0.5:
-            answers["look"] = " ".join([annotation.scene, annotation.face, annotation.body])
-        else:
-            answers["tone"] = annotation.prosody
-        for task, answer in answers.items():
-            if answer and (task if task in TASKS else "describe") in tasks:
-                yield Row(clip_of(config, row), f"{task}.{row['language']}", answer)
+        answers = {
+            "labels": labels(row),
+            "words": annotation.speech,
+            "look": " ".join([annotation.scene, annotation.face, annotation.body]),
+            "tone": annotation.prosody,
+        }
+        asked = [task for task in config.join_tasks.split(",") if answers[task]]
+        asked = rng.sample(asked, rng.randint(1, len(asked)))
+        yield Row(clip_of(config, row), prompt_name(asked, row["language"]), "\n".join(answers[task] for task in asked))
+
+
+def prompt_name(tasks: Sequence[str], language: str) -> str:
+    """The name of the prompt that asks for ``tasks`` in this order."""
+    return f"{'+'.join(tasks)}.{language}"
+
+
+def plain_prompts() -> dict[str, str]:
+    """``prompt_name`` -> text, for one to all of TASKS in every order."""
+    orders = [order for count in range(1, len(TASKS) + 1) for order in permutations(TASKS, count)]
+    return {
+        prompt_name(order, language): "\n".join(load_prompt(task, language).text for task in order)
+        for order in orders
+        for language in LANGUAGES
+    }
 
 
 def clip_of(config: BaseConfig, row: dict[str, Any]) -> Clip:
@@ -630,11 +650,6 @@ def teach_language_model(
 ) -> dict[str, Any]:
     """Trains the language model on plain tasks, the encoders as they are. Resumable."""
     work = Path(config.work_dir)
-    prompts = {
-        f"{task}.{language}": load_prompt(task, language).text
-        for task in ("labels", "words", "look", "tone")
-        for language in ("en", "zh")
-    }
     settings = SFTConfig(
         output_dir=str(work / stage), title="SABER-Mini-Base", tuning="full", max_steps=steps,
         batch_size=batch_size, micro_batch_size=16 if stage == "read" else 4, learning_rate=config.join_learning_rate,
@@ -643,7 +658,7 @@ def teach_language_model(
     # The flash attention of CPUs is slow for sequences as short as those that are read: a step takes 1.2 times as long.
     backends = [SDPBackend.MATH] if stage == "read" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
     with sdpa_kernel(backends, set_priority=True):
-        summary = run_sft(checkpoint, rows, settings, prompts)
+        summary = run_sft(checkpoint, rows, settings, plain_prompts())
     del summary["tuned"]
     return summary
 
@@ -673,7 +688,8 @@ def build(config: BaseConfig) -> None:
     language = config.stage in ("read", "join", "all")
     wanted = [stage for stage in encoders if (language or config.stage == stage) and not done[stage].exists()]
     if wanted or config.stage == "decode":
-        taught = rows | {"speech": rows["speech"][: config.hear_clips]}
+        taught = {split: rows[split] for split in ENCODER_SPLITS}
+        taught["speech"] = taught["speech"][: config.hear_clips]
         data = {split: (part, run_decode(config, checkpoint, split, part)) for split, part in taught.items()}
         for stage in wanted:
             encoders[stage][1](config, checkpoint, data)
@@ -686,8 +702,8 @@ def build(config: BaseConfig) -> None:
         read = teach_language_model(config, checkpoint, "read", voices, config.read_steps, 32)
         if config.stage == "read":
             return
-        # As many voices alone as there are clips, so that what was read is not forgotten.
-        tasks = [*plain_rows(config, rows["train"]), *voices[: len(rows["train"])]]
+        # As many clips, and as many voices alone, whose words have no order, so that what was read is not forgotten.
+        tasks = [*plain_rows(config, [*tables["train"], *tables["drill"]]), *voices[: len(rows["train"])]]
         join = teach_language_model(config, checkpoint, "join", tasks, config.join_steps, config.join_batch_size)
         checkpoint.save(config.output_dir)
         counts = {split: len(part) for split, part in rows.items()}

@@ -389,6 +389,10 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "The {valence} {words_relation}; "
             "the {stated_face} and the {stated_voice} {stated_relation}, so {stated_emotion}: {meaning}.",
         ),
+        "reasoning:face+voice": (
+            "The {stated_face} and the {stated_voice} {stated_relation}, so {stated_emotion}: {meaning}.",
+            "The {stated_face} and the {stated_voice} {stated_relation}. {stated_emotion}: {meaning}.",
+        ),
         "reasoning:voice+valence": (
             "Only the {stated_voice} can be judged; the {valence} {words_relation}, so {stated_emotion}: {meaning}.",
             "Only the {stated_voice} is there to judge, and the {valence} {words_relation}. "
@@ -429,6 +433,10 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "{stated_face}和{stated_voice}{stated_relation}，{valence}{words_relation}，{stated_emotion}：{meaning}。",
             "{stated_face}和{stated_voice}{stated_relation}。{valence}{words_relation}。{stated_emotion}：{meaning}。",
             "{valence}{words_relation}，{stated_face}和{stated_voice}{stated_relation}，{stated_emotion}：{meaning}。",
+        ),
+        "reasoning:face+voice": (
+            "{stated_face}和{stated_voice}{stated_relation}，{stated_emotion}：{meaning}。",
+            "{stated_face}和{stated_voice}{stated_relation}。{stated_emotion}：{meaning}。",
         ),
         "reasoning:voice+valence": (
             "只能听到{stated_voice}，{valence}{words_relation}，{stated_emotion}：{meaning}。",

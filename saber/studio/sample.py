@@ -22,10 +22,12 @@ from saber.studio.world import ATTRIBUTES, SPLITS, VOICES, ClipSpec, Performance
 FACES, VOICE_KINDS, VALENCES = ATTRIBUTES["face"], ATTRIBUTES["voice"], ATTRIBUTES["valence"]
 
 #: Different people a split can draw from. No identity is in two splits: a person is a seed, and seeds differ by split.
-PEOPLE = {"train": 2000, "validation": 100, "test": 400, "combinations": 400, "style": 200, "speech": 2000}
+PEOPLE = {
+    "train": 2000, "validation": 100, "test": 400, "combinations": 400, "style": 200, "speech": 2000, "drill": 2000,
+}  # fmt: skip
 
-#: Share of the split "speech" that are words in any order.
-SHUFFLED_SHARE = 0.5
+#: Split -> share of its clips whose words come in any order; 0 in the others.
+SHUFFLED_SHARES = {"speech": 0.5, "drill": 1.0}
 
 #: Share of each kind of incomplete clip (their sum is the share of incomplete clips).
 INCOMPLETE_SHARES = {
@@ -118,8 +120,8 @@ def draw_spec(mix: Mix, index: int) -> ClipSpec:
     """Clip number ``index`` of a mix. The same arguments give the same clip, whatever else is drawn."""
     rng = random.Random(f"{mix.seed}/{mix.split}/{index}")
     language = mix.languages[index % len(mix.languages)]
-    if mix.split == "speech":
-        incomplete = "no_picture"
+    if mix.split in SHUFFLED_SHARES:
+        incomplete = "no_picture" if mix.split == "speech" else ""
     else:
         incomplete = _pick_incomplete(rng) if mix.incomplete else ""
     kind = "conflict" if rng.random() < mix.conflict_share else "agree"
@@ -178,7 +180,7 @@ def _pick_incomplete(rng: random.Random) -> str:
 
 def _draw_words(language: str, valence: str, split: str, incomplete: str, rng: random.Random) -> Words:
     event = rng.choices(ATTRIBUTES["event"], (4, 1, 1, 1, 1))[0]
-    if split == "speech" and rng.random() < SHUFFLED_SHARE:
+    if split in SHUFFLED_SHARES and rng.random() < SHUFFLED_SHARES[split]:
         text, template = words.shuffled_words(language, rng)
         return Words(text, language, "", event, template)
     if incomplete == "short":

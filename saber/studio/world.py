@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-#: "speech" is training too: voices alone, many of them, for teaching an audio encoder to hear.
-SPLITS = ("train", "validation", "test", "combinations", "style", "speech")
+#: Training too, with many more voices: "speech" is voices alone, for teaching an audio encoder to hear; "drill" is
+#: whole clips whose words come in no order, for teaching a language model to write down what is said and no other.
+SPLITS = ("train", "validation", "test", "combinations", "style", "speech", "drill")
 
 #: Every attribute that an answer can be scored on by rule -> its values.
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = MappingProxyType(
