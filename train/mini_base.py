@@ -17,6 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -61,8 +62,8 @@ class BaseConfig:
     validation_clips: int = option(300, "clips of the validation split, where it is rendered")
     wordings: int = option(4, "annotations of each training clip, where it is rendered")
     speech_clips: int = option(72000, "clips of the speech split (voices alone), where it is rendered")
-    drill_clips: int = option(6400, "clips of the drill split (words in no order), where it is rendered")
     hear_clips: int = option(24000, "of these, those that the audio encoder is taught on")
+    drill_clips: int = option(6400, "clips of the drill split (words in no order), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
     stage: str = option("all", "clips, decode, see, hear, read, join or all; see and hear can run side by side")
@@ -610,8 +611,7 @@ def word_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> list[Row]:
 
 def plain_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> Iterator[Row]:
     """Plain questions about each clip, one to four in any order, each answered on lines of its own: its labels, what is
-    said, what is seen, how the voice sounds. A model that is asked one thing at a time, always first, does not find it
-    again behind other answers, where SED wants it."""
+    said, what is seen, how the voice sounds. SED wants each behind other answers, so none may always come first."""
     rng = random.Random(config.seed)
     for row in rows:
         annotation = Annotation.from_json(row)
@@ -656,8 +656,8 @@ def teach_language_model(
         seed=config.seed, cache_dir=str(work / "features"), workers=1,
     )  # fmt: skip
     # The flash attention of CPUs is slow for sequences as short as those that are read: a step takes 1.2 times as long.
-    backends = [SDPBackend.MATH] if stage == "read" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-    with sdpa_kernel(backends, set_priority=True):
+    plain = stage == "read" and not torch.cuda.is_available()
+    with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
         summary = run_sft(checkpoint, rows, settings, plain_prompts())
     del summary["tuned"]
     return summary
@@ -702,11 +702,11 @@ def build(config: BaseConfig) -> None:
         read = teach_language_model(config, checkpoint, "read", voices, config.read_steps, 32)
         if config.stage == "read":
             return
-        # As many clips, and as many voices alone, whose words have no order, so that what was read is not forgotten.
+        # Whole clips and voices alone whose words mostly have no order, so that what was read is not forgotten.
         tasks = [*plain_rows(config, [*tables["train"], *tables["drill"]]), *voices[: len(rows["train"])]]
         join = teach_language_model(config, checkpoint, "join", tasks, config.join_steps, config.join_batch_size)
         checkpoint.save(config.output_dir)
-        counts = {split: len(part) for split, part in rows.items()}
+        counts = {split: len(table) for split, table in tables.items()}
         write_run(config.work_dir, config, parameters=count, rows=counts, read=read, join=join)
         print(f"base written to {config.output_dir}")
 

@@ -120,10 +120,10 @@ def draw_spec(mix: Mix, index: int) -> ClipSpec:
     """Clip number ``index`` of a mix. The same arguments give the same clip, whatever else is drawn."""
     rng = random.Random(f"{mix.seed}/{mix.split}/{index}")
     language = mix.languages[index % len(mix.languages)]
-    if mix.split in SHUFFLED_SHARES:
-        incomplete = "no_picture" if mix.split == "speech" else ""
+    if mix.split == "speech":
+        incomplete = "no_picture"
     else:
-        incomplete = _pick_incomplete(rng) if mix.incomplete else ""
+        incomplete = _pick_incomplete(rng) if mix.incomplete and mix.split != "drill" else ""
     kind = "conflict" if rng.random() < mix.conflict_share else "agree"
     table = joint(kind, mix.split == "combinations")
     cell = rng.choices(range(table.size), weights=table.ravel().tolist())[0]
