@@ -28,6 +28,7 @@ from saber.eval.studio import SHARES, accuracy_table, share_table
 from saber.eval.truth import SCORED, SECTION_STATES
 from saber.model import Checkpoint, load_checkpoint, resolve
 from saber.schema import LANGUAGES
+from saber.studio.sample import ONE_KIND, SHUFFLED_SHARES
 
 #: The card's front matter, where the facts say nothing else.
 CARD_DATA = {
@@ -189,7 +190,8 @@ def training_facts(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """What the ``run.json`` of each stage says: ``training`` (its configuration, versions, steps and seconds), and
     ``clips`` (how many of which mix, where the studio folder that it read is on this machine).
 
-    How many is what the run counted, ``rows``: of its split, or split -> rows. The folder may have grown since.
+    How many is what the run counted, ``rows``: of its split, or split -> rows. The folder may have grown since. A run
+    over parts of several splits says their rows together, under ``training`` alone.
     """
     stages, mixes = [], []
     for run in runs:
@@ -220,15 +222,23 @@ def _describe_run(run: Mapping[str, Any]) -> str:
 
 def _describe_mix(mix: Mapping[str, Any], rows: int) -> str:
     """A split as an item of a list. ``mix``: its ``studio.json``, whose clips have one row for each wording."""
-    wordings = mix.get("wordings", 1)
-    worded = f", each described in {wordings} wordings" if wordings > 1 else ""
-    incomplete = "with" if mix.get("incomplete") else "without"
-    return (
-        f"- {rows // wordings:,} clips of the split `{mix['split']}` (seed {mix['seed']}){worded}, spoken in "
-        f"{' and '.join(mix['languages'])}; picture and voice conflict in {100 * mix['conflict_share']:g} % of the "
-        f"complete ones; {incomplete} clips that lack a track, a person or speech; "
-        f"{100 * mix.get('other_language_share', 0):g} % described in the language that is not spoken."
-    )
+    split, wordings = mix["split"], mix.get("wordings", 1)
+    shuffled, other = SHUFFLED_SHARES.get(split, 0), mix.get("other_language_share", 0)
+    sound_alone = ONE_KIND.get(split) == "no_picture"
+    first = f"{rows // wordings:,} clips of the split `{split}` (seed {mix['seed']})"
+    first += f", each described in {wordings} wordings" if wordings > 1 else ""
+    parts = [f"{first}, spoken in {' and '.join(mix['languages'])}"]
+    if sound_alone:
+        parts.append("sound without picture")
+    else:
+        parts.append(f"picture and voice conflict in {100 * mix['conflict_share']:g} % of the complete ones")
+        incomplete = mix.get("incomplete") and split not in ONE_KIND
+        parts.append(f"{'with' if incomplete else 'without'} clips that lack a track, a person or speech")
+    if shuffled:
+        parts.append(f"{100 * shuffled:g} % say words in no order")
+    if not sound_alone:
+        parts.append(f"{100 * other:g} % described in the language that is not spoken")
+    return f"- {'; '.join(parts)}."
 
 
 def _tables(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,8 +131,21 @@ def test_a_run_is_described_without_the_folders_of_its_machine(tmp_path, clips_f
     worded = training_facts([{**run, "config": {**config, "data": str(tmp_path)}}])
     # A row for each wording: 6,400 / 4.
     assert worded["clips"].startswith("- 1,600 clips of the split `train` (seed 904), each described in 4 wordings, ")
-    base = {"config": {"data": str(clips_folder)}, "rows": {"train": 500, "speech": 9}}
+    base = {"config": {"data": str(clips_folder)}, "rows": {"train": 500, "validation": 9}}
     assert training_facts([base])["clips"].startswith("- 500 clips of the split `train`")
+    # Two splits are of one kind, whatever their mix says of conflicts and incomplete clips.
+    for split, said in {
+        "speech": "- 9 clips of the split `speech` (seed 904), spoken in en and zh; sound without picture; 50 % say "
+        "words in no order.",
+        "drill": "- 9 clips of the split `drill` (seed 904), spoken in en and zh; picture and voice conflict in 50 % "
+        "of the complete ones; without clips that lack a track, a person or speech; 100 % say words in no order; 0 % "
+        "described in the language that is not spoken.",
+    }.items():
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "studio.json").write_text(json.dumps({**mix, "split": split}), encoding="utf-8")
+        assert training_facts([{"config": {"data": str(tmp_path)}, "rows": {split: 9}}])["clips"] == said
+    parts = {"config": {"data": str(tmp_path), "split": "train+drill[:50%]"}, "rows": 21}
+    assert "rows 21" in training_facts([parts])["training"] and "clips" not in training_facts([parts])
     assert "clips" not in training_facts([{"config": {"data": str(clips_folder), "split": "train"}}])
     assert training_facts([]) == {}
 

@@ -28,6 +28,8 @@ PEOPLE = {
 
 #: Split -> share of its clips whose words come in any order; 0 in the others.
 SHUFFLED_SHARES = {"speech": 0.5, "drill": 1.0}
+#: Split -> the one kind of clip that it has, whatever its mix says of incomplete ones: sound alone, or complete.
+ONE_KIND = {"speech": "no_picture", "drill": ""}
 
 #: Share of each kind of incomplete clip (their sum is the share of incomplete clips).
 INCOMPLETE_SHARES = {
@@ -120,10 +122,9 @@ def draw_spec(mix: Mix, index: int) -> ClipSpec:
     """Clip number ``index`` of a mix. The same arguments give the same clip, whatever else is drawn."""
     rng = random.Random(f"{mix.seed}/{mix.split}/{index}")
     language = mix.languages[index % len(mix.languages)]
-    if mix.split == "speech":
-        incomplete = "no_picture"
-    else:
-        incomplete = _pick_incomplete(rng) if mix.incomplete and mix.split != "drill" else ""
+    incomplete = ONE_KIND.get(mix.split, "")
+    if mix.incomplete and mix.split not in ONE_KIND:
+        incomplete = _pick_incomplete(rng)
     kind = "conflict" if rng.random() < mix.conflict_share else "agree"
     table = joint(kind, mix.split == "combinations")
     cell = rng.choices(range(table.size), weights=table.ravel().tolist())[0]
