@@ -667,7 +667,7 @@ def test_noise_inside_a_file_is_noted_or_survived_and_never_crashes_the_caller(t
     assert "damaged" in decoded.notes
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_change_to_a_file_ends_in_a_result_or_a_media_error(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "fuzz"

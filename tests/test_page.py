@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from saber import media, sections
@@ -131,7 +131,6 @@ def test_an_empty_page_has_a_quiet_placeholder_in_every_card():
     assert view.render_facts(state) == ""
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.tuples(st.sampled_from(SECTIONS), st.text("ab <&", max_size=4)), max_size=30))
 def test_a_card_shows_all_the_text_of_its_section_whatever_the_order_of_events(pieces):
     state = after(BOTH, *(event(section, text) for section, text in pieces))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from saber.schema import ACOUSTIC, DIMENSIONS, RELATIONS, SECTIONS, VERDICT, VISUAL, Annotation, Clip, Prediction
@@ -55,7 +55,6 @@ def test_sections_stand_in_the_order_of_the_paper():
     assert (*DIMENSIONS, *VERDICT) == SECTIONS
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 @given(annotations)
 def test_json_and_back_is_the_same_annotation(annotation):
     assert Annotation.from_json(json.loads(json.dumps(annotation.to_json()))) == annotation

@@ -22,9 +22,6 @@ from saber.sections import (
     render,
 )
 
-#: Other work on the machine must not fail a property.
-steady = settings(deadline=None)
-
 RECORD = {
     "video_desc": "Two people stand in a kitchen.",
     "audio_desc": {"speech_content": "Why do all your mugs have numbers? <laugh>", "acoustic_feat": "Moderate pitch."},
@@ -547,7 +544,6 @@ def test_text_is_passed_on_as_soon_as_it_can_be_nothing_else(fed, out):
     assert shown([fed]) == out
 
 
-@steady
 @given(st.text(alphabet="abc xyz,.é文", min_size=1), st.sampled_from(["<scene>", '{"video_desc": "', "**Scene:** "]))
 def test_ordinary_content_is_never_held_back(content, opening):
     assert shown(opening + content) == content.strip()
@@ -568,7 +564,6 @@ annotations = st.builds(
 )
 
 
-@steady
 @given(annotations)
 @example(Annotation(scene="ends with \\", emotion=("x\\",)))
 @example(Annotation(speech="<scene>\\<scene>\\\\</scene>"))
@@ -580,7 +575,6 @@ def test_parse_is_the_inverse_of_render(annotation):
     assert set(parsed.notes) <= {"empty"}
 
 
-@steady
 @given(annotations)
 def test_normalising_changes_only_blank_ends_and_labels_with_separators(annotation):
     plain = normalise(annotation)
@@ -604,7 +598,6 @@ def test_a_tag_in_content_is_escaped_and_so_is_the_escape():
     assert render(Annotation(speech=r"<scene> \<scene> \n")) == r"<speech>\<scene> \\<scene> \n</speech>"
 
 
-@steady
 @given(annotations, st.sampled_from([None, 2]), st.booleans())
 def test_the_published_json_of_any_annotation_is_read_back(annotation, indent, ascii_only):
     plain = normalise(annotation)
@@ -629,7 +622,7 @@ FRAGMENTS = st.sampled_from(
 ANSWERS = st.one_of(st.text(), st.lists(FRAGMENTS, max_size=24).map("".join))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(ANSWERS, st.lists(st.integers(0, 200), max_size=6))
 def test_any_text_in_any_pieces_is_read_the_same_without_loss(text, cuts):
     sections, events, parsed = read([text])
@@ -642,7 +635,6 @@ def test_any_text_in_any_pieces_is_read_the_same_without_loss(text, cuts):
     assert set(parsed.notes) <= set(NOTES)
 
 
-@steady
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "Zs"])))
 def test_text_without_structure_is_reasoning_and_says_so(text):
     parsed = parse("My answer, in short " + text)
@@ -650,7 +642,6 @@ def test_text_without_structure_is_reasoning_and_says_so(text):
     assert parsed.annotation.reasoning == ("My answer, in short " + text).strip()
 
 
-@steady
 @given(st.lists(FRAGMENTS, max_size=24))
 def test_no_word_is_dropped(fragments):
     """A word on a line of its own is content wherever it stands, between any markup, and must be in the answer."""

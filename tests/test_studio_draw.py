@@ -64,7 +64,7 @@ def test_every_value_of_the_vocabulary_has_a_performance_and_a_drawing():
                 assert len(perform(performance("joy", gaze, head, micro), 1.0, FPS)) == FPS
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**40),
     duration_s=st.floats(0.1, 30),

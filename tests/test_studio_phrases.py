@@ -319,7 +319,7 @@ def test_an_answer_in_sed_text_is_read() -> None:
 
 
 @given(st.text(max_size=200), st.sampled_from([None, "en", "zh", "fr"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_unknown_text_gives_an_empty_reading_and_never_raises(text: str, language: str | None) -> None:
     read(text, language)
     read_annotation(Annotation(scene=text, speech=text, emotion=(text,)), language)

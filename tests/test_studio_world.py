@@ -228,7 +228,7 @@ def test_truth_holds_values_of_the_vocabulary_and_the_prosody_names_the_voice():
 # Drawing clips ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(split=st.sampled_from(SPLITS), seed=st.integers(0, 10**6), index=st.integers(0, 10**6))
 def test_a_clip_depends_on_its_mix_and_its_number_alone(split, seed, index):
     mix = Mix(split=split, seed=seed)
