@@ -162,7 +162,18 @@ def test_a_killed_base_goes_on_and_a_finished_stage_is_not_done_again(config, mo
 
     monkeypatch.setattr(mini_base, "run_hear", run_hear)
     monkeypatch.setattr(mini_base, "run_see", killed)
+    teach, taught = mini_base.teach_language_model, {}
+
+    def recorded(config, checkpoint, stage, rows):
+        taught[stage] = {row.clip.id.partition("-")[0] for row in rows}
+        return teach(config, checkpoint, stage, rows)
+
+    monkeypatch.setattr(mini_base, "teach_language_model", recorded)
     build(config)
+    # Voices alone in both stages, or the second forgets what the first has learned.
+    assert taught == {"read": {"speech"}, "join": {"train", "drill", "speech"}}
+    ran = json.loads((work / "run.json").read_text(encoding="utf-8"))
+    assert ran["rows"] == {"train": 80, "validation": 8, "speech": 12, "drill": 6}
     assert (Path(config.output_dir) / "model.safetensors").exists()
     assert not list(work.glob("*.state.pt")) and not list(work.rglob("*.part"))
     assert json.loads((work / "see.jsonl").read_text().splitlines()[-1])["step"] == TINY["see_steps"]

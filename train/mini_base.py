@@ -79,10 +79,11 @@ class BaseConfig:
     hear_steps: int = option(9000, "steps of 32 clips")
     hear_cycles: int = option(2, "times that the learning rate of hear rises and falls (SGDR, Loshchilov 2017)")
     read_steps: int = option(6000, "steps of 32 voices alone")
-    join_steps: int = option(800, "optimizer steps of join")
-    join_batch_size: int = option(32, "clips a step of join")
+    join_steps: int = option(1500, "optimizer steps of join")
+    join_batch_size: int = option(32, "clips a step of join, about half of them voices alone")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
-    join_learning_rate: float = option(2e-3, "peak, read and join")
+    read_learning_rate: float = option(2e-3, "peak of read")
+    join_learning_rate: float = option(1e-3, "peak of join; at 2e-3 it lost what read had learned")
     join_tasks: str = option("labels,words,look,tone", "what the language model learns in join, comma-separated")
     workers: int = option(2, "processes that decode")
 
@@ -248,6 +249,7 @@ _FREE = (
     "work_dir",
     "stage",
     "read_steps",
+    "read_learning_rate",
     "join_steps",
     "join_batch_size",
     "join_learning_rate",
@@ -645,18 +647,18 @@ def clip_of(config: BaseConfig, row: dict[str, Any]) -> Clip:
     return Clip(str(Path(config.data) / row["video"]), id=row["id"])
 
 
-def teach_language_model(
-    config: BaseConfig, checkpoint: Checkpoint, stage: str, rows: Sequence[Row], steps: int, batch_size: int
-) -> dict[str, Any]:
+def teach_language_model(config: BaseConfig, checkpoint: Checkpoint, stage: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Trains the language model on plain tasks, the encoders as they are. Resumable."""
-    work = Path(config.work_dir)
+    work, read = Path(config.work_dir), stage == "read"
     settings = SFTConfig(
-        output_dir=str(work / stage), title="SABER-Mini-Base", tuning="full", max_steps=steps,
-        batch_size=batch_size, micro_batch_size=16 if stage == "read" else 4, learning_rate=config.join_learning_rate,
-        seed=config.seed, cache_dir=str(work / "features"), workers=1,
+        output_dir=str(work / stage), title="SABER-Mini-Base", tuning="full", seed=config.seed, workers=1,
+        max_steps=config.read_steps if read else config.join_steps,
+        batch_size=32 if read else config.join_batch_size, micro_batch_size=16 if read else 8,
+        learning_rate=config.read_learning_rate if read else config.join_learning_rate,
+        cache_dir=str(work / "features"),
     )  # fmt: skip
     # The flash attention of CPUs is slow for sequences as short as those that are read: a step takes 1.2 times as long.
-    plain = stage == "read" and not torch.cuda.is_available()
+    plain = read and not torch.cuda.is_available()
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
         summary = run_sft(checkpoint, rows, settings, plain_prompts())
     del summary["tuned"]
@@ -699,12 +701,13 @@ def build(config: BaseConfig) -> None:
             for parameter in tower.parameters():
                 # As they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
                 parameter.data = parameter.data.half().float()
-        read = teach_language_model(config, checkpoint, "read", voices, config.read_steps, 32)
+        read = teach_language_model(config, checkpoint, "read", voices)
         if config.stage == "read":
             return
-        # Whole clips and voices alone whose words mostly have no order, so that what was read is not forgotten.
-        tasks = [*plain_rows(config, [*tables["train"], *tables["drill"]]), *voices[: len(rows["train"])]]
-        join = teach_language_model(config, checkpoint, "join", tasks, config.join_steps, config.join_batch_size)
+        # As many voices as whole clips, so that reading is not forgotten.
+        join = teach_language_model(
+            config, checkpoint, "join", [*plain_rows(config, [*tables["train"], *tables["drill"]]), *voices]
+        )
         checkpoint.save(config.output_dir)
         counts = {split: len(table) for split, table in tables.items()}
         write_run(config.work_dir, config, parameters=count, rows=counts, read=read, join=join)
