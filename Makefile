@@ -64,7 +64,7 @@ bench-train: env graphics ## speed of stage 1 beside TRL's trainer, under 6 minu
 proof: env graphics browser ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m proof
 
-mini: env graphics ## train SABER-Mini again from nothing, by estimate 5.5 hours on 2 cores; killed, it goes on
+mini: env graphics ## train SABER-Mini again from nothing, by estimate 5 hours on 2 cores; killed, it goes on
 	$(BIN)/python train/mini_base.py --stage decode
 	$(BIN)/python train/mini_base.py --stage see & see=$$!; trap "kill $$see 2>/dev/null" EXIT; \
 	$(BIN)/python train/mini_base.py --stage hear && wait $$see

@@ -21,11 +21,22 @@ from saber.studio.sample import Mix
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 import mini_base  # noqa: E402
-from mini_base import BaseConfig, Visible, build, claim, labels, mask_bands, plain_rows, read_spec, vary, word_rows  # noqa: E402
+from mini_base import (  # noqa: E402
+    BaseConfig,
+    Visible,
+    build,
+    claim,
+    labels,
+    mask_bands,
+    plain_rows,
+    read_spec,
+    vary,
+    word_rows,
+)
 
 TINY = dict(
     width=64, layers=1, text_ffn=64, encoder_width=40, vision_layers=1, audio_layers=1, vocabulary_size=600,
-    see_steps=3, hear_steps=3, read_steps=2, join_steps=2, workers=0,
+    see_steps=3, hear_steps=3, join_steps=2, workers=0,
 )  # fmt: skip
 
 
@@ -127,6 +138,15 @@ def test_of_a_voice_alone_the_words_are_learned(config):
         assert task.prompt == f"words.{row['language']}" and task.answer.endswith(row["truth"]["words"])
 
 
+def test_the_join_mixes_whole_clips_and_voices_alone(config):
+    tables = {split: read_rows(Path(config.data) / split) for split in ("train", "drill", "speech")}
+    whole, voices = [*tables["train"], *tables["drill"]], word_rows(config, tables["speech"])
+    rows = mini_base.join_rows(replace(config, join_voices=2), whole, voices)
+    assert len(rows) == 3 * len(whole) and rows[len(whole) :][: len(voices) + 1] == [*voices, voices[0]]
+    assert [row.clip.id for row in rows[: len(whole)]] == [row["id"] for row in whole]
+    assert len(mini_base.join_rows(replace(config, join_voices=0), whole, voices)) == len(whole)
+
+
 def test_words_that_are_said_are_tokens(config):
     """Given nothing else, the vocabulary takes those of what is said before it takes others."""
     rows = read_rows(Path(config.data) / "speech")
@@ -162,24 +182,14 @@ def test_a_killed_base_goes_on_and_a_finished_stage_is_not_done_again(config, mo
 
     monkeypatch.setattr(mini_base, "run_hear", run_hear)
     monkeypatch.setattr(mini_base, "run_see", killed)
-    teach, taught = mini_base.teach_language_model, {}
-
-    def recorded(config, checkpoint, stage, rows):
-        taught[stage] = {row.clip.id.partition("-")[0] for row in rows}
-        return teach(config, checkpoint, stage, rows)
-
-    monkeypatch.setattr(mini_base, "teach_language_model", recorded)
     build(config)
-    # Voices alone in both stages, or the second forgets what the first has learned.
-    assert taught == {"read": {"speech"}, "join": {"train", "drill", "speech"}}
     ran = json.loads((work / "run.json").read_text(encoding="utf-8"))
     assert ran["rows"] == {"train": 80, "validation": 8, "speech": 12, "drill": 6}
     assert (Path(config.output_dir) / "model.safetensors").exists()
     assert not list(work.glob("*.state.pt")) and not list(work.rglob("*.part"))
     assert json.loads((work / "see.jsonl").read_text().splitlines()[-1])["step"] == TINY["see_steps"]
-    build(config)  # all is done: the states of read and join are known as those of the same starts
-    for stage in ("read", "join"):
-        assert len((work / stage / "log.jsonl").read_text().splitlines()) == TINY[f"{stage}_steps"]
+    build(config)  # all is done: the state of join is known as that of the same start
+    assert len((work / "join" / "log.jsonl").read_text().splitlines()) == TINY["join_steps"]
 
 
 def test_encoders_of_other_clips_or_settings_are_not_taken_for_these(config, data, tmp_path):

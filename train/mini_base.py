@@ -2,8 +2,8 @@
 
 Stages, each resumable and skipped when its result is there: **clips** (rendered), **decode** (to arrays), **see**
 and **hear** (each encoder taught on its own targets: action units, gaze, pose, scene, body; CTC over words, prosody,
-sound events), **read** (the language model learns to write down what voices alone say, most of it in no order that
-could be guessed), **join** (it answers plain questions about whole clips: labels, words, descriptions; no SED).
+sound events), **join** (the language model learns to write down what voices alone say, most of it in no order that
+could be guessed, and to answer plain questions about whole clips: labels, words, descriptions; no SED).
 The paper starts from a base that already sees and hears; this makes one. Run: ``python train/mini_base.py --help``.
 """
 
@@ -17,16 +17,14 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import cycle, islice, permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, ctc_loss, log_softmax, smooth_l1_loss
 from tqdm import tqdm
 
@@ -48,7 +46,7 @@ FRAME = 112
 TASKS = ("labels", "words", "look", "tone")
 ENCODER_SPLITS = ("train", "validation", "speech")
 SPLITS = (*ENCODER_SPLITS, "drill")
-STAGES = ("clips", "decode", "see", "hear", "read", "join", "all")
+STAGES = ("clips", "decode", "see", "hear", "join", "all")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class BaseConfig:
     drill_clips: int = option(6400, "clips of the drill split (words in no order), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
-    stage: str = option("all", "clips, decode, see, hear, read, join or all; see and hear can run side by side")
+    stage: str = option("all", "clips, decode, see, hear, join or all; see and hear can run side by side")
     seed: int = option(0, "initialisation and data order")
     vocabulary_size: int = option(3072, "tokens of the byte-level BPE")
     width: int = option(256, "hidden size of the language model")
@@ -78,12 +76,11 @@ class BaseConfig:
     see_steps: int = option(3400, "steps of 64 frame pairs")
     hear_steps: int = option(9000, "steps of 32 clips")
     hear_cycles: int = option(2, "times that the learning rate of hear rises and falls (SGDR, Loshchilov 2017)")
-    read_steps: int = option(6000, "steps of 32 voices alone")
-    join_steps: int = option(1500, "optimizer steps of join")
-    join_batch_size: int = option(32, "clips a step of join, about half of them voices alone")
+    join_steps: int = option(6000, "optimizer steps of join")
+    join_batch_size: int = option(32, "rows a step of join")
+    join_voices: int = option(3, "rows of join that are a voice alone, to each that is a whole clip")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
-    read_learning_rate: float = option(2e-3, "peak of read")
-    join_learning_rate: float = option(1e-3, "peak of join; at 2e-3 it lost what read had learned")
+    join_learning_rate: float = option(2e-3, "peak, join")
     join_tasks: str = option("labels,words,look,tone", "what the language model learns in join, comma-separated")
     workers: int = option(2, "processes that decode")
 
@@ -248,10 +245,9 @@ _FREE = (
     "output_dir",
     "work_dir",
     "stage",
-    "read_steps",
-    "read_learning_rate",
     "join_steps",
     "join_batch_size",
+    "join_voices",
     "join_learning_rate",
     "join_tasks",
     "workers",
@@ -647,20 +643,23 @@ def clip_of(config: BaseConfig, row: dict[str, Any]) -> Clip:
     return Clip(str(Path(config.data) / row["video"]), id=row["id"])
 
 
-def teach_language_model(config: BaseConfig, checkpoint: Checkpoint, stage: str, rows: Sequence[Row]) -> dict[str, Any]:
+def join_rows(config: BaseConfig, clips: list[dict[str, Any]], voices: Sequence[Row]) -> list[Row]:
+    """Plain questions about whole clips among voices alone, again from the first where they do not suffice. Both from
+    the first step to the last: what was learned first is lost to what comes after it, or keeps it from being learned.
+    """
+    plain = list(plain_rows(config, clips))
+    return [*plain, *islice(cycle(voices), config.join_voices * len(plain))]
+
+
+def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: Sequence[Row]) -> dict[str, Any]:
     """Trains the language model on plain tasks, the encoders as they are. Resumable."""
-    work, read = Path(config.work_dir), stage == "read"
+    work = Path(config.work_dir)
     settings = SFTConfig(
-        output_dir=str(work / stage), title="SABER-Mini-Base", tuning="full", seed=config.seed, workers=1,
-        max_steps=config.read_steps if read else config.join_steps,
-        batch_size=32 if read else config.join_batch_size, micro_batch_size=16 if read else 8,
-        learning_rate=config.read_learning_rate if read else config.join_learning_rate,
-        cache_dir=str(work / "features"),
+        output_dir=str(work / "join"), title="SABER-Mini-Base", tuning="full", max_steps=config.join_steps,
+        batch_size=config.join_batch_size, micro_batch_size=8, learning_rate=config.join_learning_rate,
+        seed=config.seed, cache_dir=str(work / "features"), workers=1,
     )  # fmt: skip
-    # The flash attention of CPUs is slow for sequences as short as those that are read: a step takes 1.2 times as long.
-    plain = read and not torch.cuda.is_available()
-    with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-        summary = run_sft(checkpoint, rows, settings, plain_prompts())
+    summary = run_sft(checkpoint, rows, settings, plain_prompts())
     del summary["tuned"]
     return summary
 
@@ -687,7 +686,7 @@ def build(config: BaseConfig) -> None:
         "hear": (checkpoint.model.model.audio_tower, run_hear),
     }
     done = {stage: Path(config.work_dir) / f"{stage}.pt" for stage in encoders}
-    language = config.stage in ("read", "join", "all")
+    language = config.stage in ("join", "all")
     wanted = [stage for stage in encoders if (language or config.stage == stage) and not done[stage].exists()]
     if wanted or config.stage == "decode":
         taught = {split: rows[split] for split in ENCODER_SPLITS}
@@ -701,16 +700,11 @@ def build(config: BaseConfig) -> None:
             for parameter in tower.parameters():
                 # As they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
                 parameter.data = parameter.data.half().float()
-        read = teach_language_model(config, checkpoint, "read", voices)
-        if config.stage == "read":
-            return
-        # As many voices as whole clips, so that reading is not forgotten.
-        join = teach_language_model(
-            config, checkpoint, "join", [*plain_rows(config, [*tables["train"], *tables["drill"]]), *voices]
-        )
+        tasks = join_rows(config, [*tables["train"], *tables["drill"]], voices)
+        join = run_join(config, checkpoint, tasks)
         checkpoint.save(config.output_dir)
         counts = {split: len(table) for split, table in tables.items()}
-        write_run(config.work_dir, config, parameters=count, rows=counts, read=read, join=join)
+        write_run(config.work_dir, config, parameters=count, rows=counts, join=join)
         print(f"base written to {config.output_dir}")
 
 

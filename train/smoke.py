@@ -25,7 +25,7 @@ SMALL = {
     "vocabulary_size": 1024,
 }  # fmt: skip
 STEPS = {
-    "see_steps": 100, "hear_steps": 20, "encoder_learning_rate": 3e-3, "read_steps": 1,
+    "see_steps": 100, "hear_steps": 20, "encoder_learning_rate": 3e-3, "join_voices": 0,
     "join_steps": 120, "join_batch_size": 16, "join_tasks": "labels", "join_learning_rate": 3e-3,
 }  # fmt: skip
 
