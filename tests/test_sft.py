@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import runpy
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from saber.sft import (
     run_sft,
     trained_settings,
 )
+from saber.sft.loop import LIKE, micro_batches
 from saber.sft.state import State
 
 ROOT = Path(__file__).parents[1]
@@ -329,6 +331,19 @@ def test_a_batch_in_parts_is_the_batch_in_one(tiny, rows, tmp_path):
     [(_, loss, norm)], [(_, loss_in_parts, norm_in_parts)] = losses(tmp_path / "one"), losses(tmp_path / "parts")
     assert loss_in_parts == pytest.approx(loss, rel=1e-5)
     assert norm_in_parts == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_micro_batch_holds_rows_of_like_length_and_no_more_tokens_than_was_asked(seed):
+    lengths = [*range(300, 340, 5)] * 2 + [random.Random(seed).randint(60, 150) for _ in range(24)]
+    random.Random(seed).shuffle(lengths)
+    parts = [[len(row) for row in part] for part in micro_batches([" " * length for length in lengths], 4)]
+    assert sorted(sum(parts, [])) == sorted(lengths)
+    assert all(len(part) * max(part) <= 4 * max(lengths) and max(part) <= LIKE * min(part) for part in parts)
+    assert max(map(len, parts)) > 8  # short rows: more of them in one
+    assert [max(part) for part in parts] == sorted((max(part) for part in parts), reverse=True)
+    assert micro_batches([], 4) == []
+    assert micro_batches(["aaa", "aa", "a"], 1) == [["aaa"], ["aa"], ["a"]]
 
 
 def test_cached_features_train_as_the_encoders_do(tiny, rows, tmp_path, monkeypatch):

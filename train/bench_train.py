@@ -165,11 +165,10 @@ def sft_config(config: BenchConfig, variant: Variant, work: Path) -> SFTConfig:
     )  # fmt: skip
 
 
-def unsorted_micro_batches(examples: Sequence[Any], size: int, count: int, stand_in: Any) -> list[list[Any]]:
+def unsorted_micro_batches(examples: Sequence[Any], size: int) -> list[list[Any]]:
     """``loop.micro_batches`` in the order of the data. Put in its place for a variant: it is no option of the trainer,
     since nobody should want it."""
-    parts = [list(examples[at : at + size]) for at in range(0, len(examples), size)]
-    return parts + [[stand_in]] * (count - len(parts))
+    return [list(examples[at : at + size]) for at in range(0, len(examples), size)]
 
 
 def train_ours(

@@ -656,7 +656,7 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: Sequence[Row]) ->
     work = Path(config.work_dir)
     settings = SFTConfig(
         output_dir=str(work / "join"), title="SABER-Mini-Base", tuning="full", max_steps=config.join_steps,
-        batch_size=config.join_batch_size, micro_batch_size=8, learning_rate=config.join_learning_rate,
+        batch_size=config.join_batch_size, micro_batch_size=16, learning_rate=config.join_learning_rate,
         seed=config.seed, cache_dir=str(work / "features"), workers=1,
     )  # fmt: skip
     summary = run_sft(checkpoint, rows, settings, plain_prompts())

@@ -33,7 +33,7 @@ class SFTConfig:
     epochs: float = option(2.0, "passes over the data (paper: 2)")
     max_steps: int = option(0, "stop after so many optimizer steps; 0: as epochs say")
     batch_size: int = option(128, "clips a step over all processes (paper: 128)")
-    micro_batch_size: int = option(8, "clips a forward pass")
+    micro_batch_size: int = option(8, "clips a forward pass; more where they are shorter than the longest of a step")
     learning_rate: float = option(1e-4, "peak (paper: 1e-4)")
     warmup_share: float = option(0.03, "share of the steps with rising learning rate")
     weight_decay: float = option(0.01, "AdamW weight decay on matrices")

@@ -33,6 +33,8 @@ from saber.sft.tuning import prepare_tuning
 
 #: As few clips as this say nothing about how many of the data cannot be decoded.
 FEWEST_SKIPPED = 20
+#: Within a micro-batch, how many times as long as the shortest example the longest may be.
+LIKE = 1.5
 
 
 def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:
@@ -107,9 +109,10 @@ def run_sft(
                 tqdm.write(f"skipped: {item}")
             else:
                 examples.append(item)
+        parts = micro_batches(examples, config.micro_batch_size)
         # What all processes have: examples, skipped clips, answer tokens, and the most micro-batches of any of them.
         own = [len(examples), len(loaded) - len(examples), sum(int((e.labels != IGNORED).sum()) for e in examples),
-               sum(map(len, examples)), math.ceil(len(examples) / config.micro_batch_size)]  # fmt: skip
+               sum(map(len, examples)), len(parts)]  # fmt: skip
         everyone = accelerator.gather(torch.tensor([own], device=accelerator.device))
         _, bad, answer_tokens, tokens, _ = everyone.sum(0).tolist()
         skipped, seen = skipped + bad, seen + int(everyone[:, :2].sum())
@@ -124,7 +127,7 @@ def run_sft(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(hash((config.seed, step, rank)) % 2**63)  # of dropout: the same after a restart
-            parts = micro_batches(examples, config.micro_batch_size, int(everyone[:, 4].max()), stand_in)
+            parts += [[stand_in]] * (int(everyone[:, 4].max()) - len(parts))
             learned = update(accelerator, loss_module, optimizer, parts, answer_tokens, config, tokenizer.pad_token_id)
         report.clips, report.tokens = report.clips + int(everyone[:, 0].sum()), report.tokens + tokens
         report.step(learned and learned[0])
@@ -222,11 +225,18 @@ def idle_example(tokenizer: Any) -> Example:
     return Example(ids, torch.full_like(ids, IGNORED), torch.arange(len(ids)).expand(3, -1), {})
 
 
-def micro_batches(examples: Sequence[Example], size: int, count: int, stand_in: Example) -> list[list[Example]]:
-    """Exactly ``count`` micro-batches of at most ``size`` examples of like length."""
-    ordered = sorted(examples, key=len)
-    parts = [list(ordered[at : at + size]) for at in range(0, len(ordered), size)]
-    return parts + [[stand_in]] * (count - len(parts))
+def micro_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
+    """Micro-batches of like length, the longest first: none with more tokens, padding counted, than ``size`` of the
+    longest example, so there are more short ones in one; and none where a row would be padded by more than half."""
+    parts: list[list[Example]] = []
+    room = size * max(map(len, examples), default=0)
+    for example in sorted(examples, key=len, reverse=True):
+        longest = len(parts[-1][0]) if parts else 0
+        if parts and (len(parts[-1]) + 1) * longest <= room and longest <= len(example) * LIKE:
+            parts[-1].append(example)
+        else:
+            parts.append([example])
+    return parts
 
 
 def update(
