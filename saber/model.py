@@ -76,6 +76,8 @@ MEDIA_TOKENS = {
     "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
     "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>",
 }  # fmt: skip
+#: What each encoder takes, without which it is not run.
+ENCODER_INPUTS = {"video": "pixel_values_videos", "audio": "input_features"}
 #: Sizes of the published thinkers where they differ from the configuration classes' defaults, so that a run can be
 #: estimated without the network; ``embed`` and ``lm_head`` are two tensors in both. 7B: counted 8.93 B in all, as the
 #: checkpoint has (the vision class's own default width, 3584, is not the checkpoint's). 3B: text and audio sizes as in
@@ -411,12 +413,12 @@ def build_checkpoint(
 def encode_media(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Runs the encoders once: "video" (video tokens, width) and "audio" (audio tokens, width), where present."""
     features = {}
-    if inputs.get("pixel_values_videos") is not None:
+    if inputs.get(ENCODER_INPUTS["video"]) is not None:
         outputs = model.model.get_video_features(
             inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
         )
         features["video"] = torch.cat(list(outputs.pooler_output))
-    if inputs.get("input_features") is not None:
+    if inputs.get(ENCODER_INPUTS["audio"]) is not None:
         outputs = model.model.get_audio_features(
             inputs["input_features"], inputs["feature_attention_mask"], return_dict=True
         )

@@ -47,15 +47,23 @@ def train(
     ) as process:  # fmt: skip
         while kill_after is not None and process.poll() is None:
             if log.exists() and log.read_text(encoding="utf-8").count("\n") >= kill_after:
-                torn = psutil.Process(process.pid)
-                for one in [torn, *torn.children(recursive=True)]:  # the launcher first: it would mourn its workers
-                    one.kill()
+                end(process.pid)
                 break
             time.sleep(0.02)
-        said, _ = process.communicate(timeout=240)
+        try:
+            said, _ = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:  # they wait for each other
+            end(process.pid)
+            raise
     assert process.returncode == (0 if kill_after is None else -signal.SIGKILL), said[-4000:]
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     return [(line["step"], line["loss"], line["grad_norm"]) for line in lines], said
+
+
+def end(launcher: int) -> None:
+    process = psutil.Process(launcher)
+    for one in [process, *process.children(recursive=True)]:  # the launcher first: it would mourn its workers
+        one.kill()
 
 
 def assert_alike(one, other, relative: float = 2e-4) -> None:
@@ -124,9 +132,12 @@ def test_a_killed_run_of_several_processes_goes_on_with_the_losses_of_an_unbroke
     assert [path.name for path in (tmp_path / "run").glob("state[-.]*") if path.suffix != ".json"] == [state["folder"]]
 
 
-def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_folder, uneven, tmp_path):
-    one, _ = train(tmp_path / "one", tiny_folder, uneven, "max_steps", 2)
-    split, _ = train(tmp_path / "split", tiny_folder, uneven, "max_steps", 2, **deepspeed(3))
+@pytest.mark.parametrize("cached", [False, True])
+def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_folder, uneven, tmp_path, cached):
+    """Each module is brought together from all processes when it runs, so all must run the same ones in one order."""
+    options = ("max_steps", 2, "cache_dir", tmp_path / "cache" if cached else "none")
+    one, _ = train(tmp_path / "one", tiny_folder, uneven, *options)
+    split, _ = train(tmp_path / "split", tiny_folder, uneven, *options, **deepspeed(3))
     assert_alike(one, split, 2e-3)
     expected, gathered = (load_checkpoint(tmp_path / name / "checkpoint", device="cpu") for name in ("one", "split"))
     start = load_checkpoint(tiny_folder, device="cpu").model.state_dict()
@@ -134,3 +145,38 @@ def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_fold
     for name, value in expected.model.state_dict().items():
         torch.testing.assert_close(other[name], value, rtol=0, atol=2e-3)
     assert any(not torch.equal(other[name], value) for name, value in start.items())
+
+
+def test_processes_ask_for_logits_equally_often_however_many_answer_tokens_each_has(tiny_folder, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path / "own.py"]
+    (tmp_path / "own.py").write_text(COUNT_CALLS.format(model=str(tiny_folder), out=str(tmp_path)), encoding="utf-8")
+    subprocess.run(command, check=True, timeout=120, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    calls = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [one["calls"] for one in calls] == [4, 4]
+    for one in calls:
+        assert one["loss"] == pytest.approx(one["expected"], rel=1e-5)
+
+
+#: One process answers with 3 tokens and one with 10; chunks are of 3.
+COUNT_CALLS = """
+import json
+import torch
+from saber.model import load_checkpoint
+from saber.sft.examples import IGNORED
+from saber.sft.loss import AnswerLoss
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+model = load_checkpoint({model!r}, device="cpu").model
+ids = torch.arange(12)[None]
+labels = ids.clone()
+labels[:, : 9 if rank == 0 else 2] = IGNORED
+batch = {{"input_ids": ids, "labels": labels, "positions": torch.arange(12).expand(3, 1, -1)}}
+expected, _ = AnswerLoss(model)(batch)
+calls = []
+model.lm_head.register_forward_hook(lambda *_: calls.append(1))
+loss, _ = AnswerLoss(model, chunk=3, same_path=True)(batch)
+with open(f"{out}/{{rank}}.json", "w") as file:
+    json.dump({{"calls": len(calls), "loss": loss.item(), "expected": expected.item()}}, file)
+torch.distributed.destroy_process_group()
+"""

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from saber import media
-from saber.model import MEDIA_TOKENS, Checkpoint, encode_media
+from saber.model import ENCODER_INPUTS, MEDIA_TOKENS, Checkpoint, encode_media
 from saber.schema import Clip
 from saber.sft.examples import Example, build_example, example_stream
 from saber.sft.rows import Row
@@ -67,7 +67,7 @@ class MediaCache:
                 on_device = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
                 features = encode_media(model, on_device)
             kept = {key: np.asarray(value) for key, value in inputs.items()
-                    if key not in ("pixel_values_videos", "input_features")}  # fmt: skip
+                    if key not in ENCODER_INPUTS.values()}  # fmt: skip
             kept |= {f"{kind}_features": value.half().cpu().numpy() for kind, value in features.items()}
             if "feature_attention_mask" in kept:
                 kept["feature_attention_mask"] = kept["feature_attention_mask"].astype(np.uint8)

@@ -74,7 +74,8 @@ def run_sft(
     model, tokenizer = checkpoint.model.to(accelerator.device), checkpoint.processor.tokenizer
     cache = MediaCache(checkpoint, None if config.train_encoders else config.cache_dir)
     rank, world = accelerator.process_index, accelerator.num_processes
-    if cache.folder and isinstance(source, TableSource):
+    cached = cache.folder is not None and isinstance(source, TableSource)
+    if cached:
         cache.fill([row.clip for row in source.rows], config.workers, slice(rank, None, world))
         accelerator.wait_for_everyone()
     elif cache.folder and accelerator.is_main_process:
@@ -93,7 +94,7 @@ def run_sft(
     first = state.restore()
     report = Report(out, first, steps, accelerator)
     builder = ExampleBuilder(cache, prompts or checkpoint.settings.prompts)
-    stand_in = idle_example(tokenizer)
+    stand_in = idle_example(checkpoint, cached)
     batches = itertools.islice(source.batches(config.batch_size, config.seed, first), steps - first)
     mine = (batch[rank::world] for batch in batches)
     stream = example_stream(builder.example, mine, config.workers)
@@ -219,10 +220,13 @@ def is_split(accelerator: Any) -> bool:
     return plugin.zero_stage == 3 if plugin else accelerator.distributed_type.value == "FSDP"
 
 
-def idle_example(tokenizer: Any) -> Example:
-    """An example that teaches nothing, for a process whose share of a step is smaller than another's."""
-    ids = torch.tensor(tokenizer.encode("idle"))
-    return Example(ids, torch.full_like(ids, IGNORED), torch.arange(len(ids)).expand(3, -1), {})
+def idle_example(checkpoint: Checkpoint, cached: bool) -> Example:
+    """An example that teaches nothing, for a process whose share of a step is smaller than another's. ``cached``: the
+    others have encoded media, and it has none."""
+    ids = torch.tensor(checkpoint.processor.tokenizer.encode("idle"))
+    nothing = torch.empty(0, checkpoint.model.config.get_text_config().hidden_size)
+    features = {"video_features": nothing, "audio_features": nothing} if cached else {}
+    return Example(ids, torch.full_like(ids, IGNORED), torch.arange(len(ids)).expand(3, -1), features)
 
 
 def micro_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
