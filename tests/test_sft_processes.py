@@ -148,9 +148,10 @@ def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_fold
 
 
 def test_processes_ask_for_logits_equally_often_however_many_answer_tokens_each_has(tiny_folder, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path / "own.py"]
-    (tmp_path / "own.py").write_text(COUNT_CALLS.format(model=str(tiny_folder), out=str(tmp_path)), encoding="utf-8")
-    subprocess.run(command, check=True, timeout=120, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    script = tmp_path / "count.py"
+    script.write_text(COUNT_CALLS.format(model=str(tiny_folder), out=str(tmp_path)), encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*launch, script], check=True, timeout=120, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     calls = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [one["calls"] for one in calls] == [4, 4]
     for one in calls:
