@@ -21,7 +21,10 @@ import yaml
 
 Config = TypeVar("Config")
 
-VERSIONS = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "av", "skia-python", "espeakng-loader")
+VERSIONS = (
+    "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "peft", "bitsandbytes", "trl", "datasets",
+    "numpy", "av", "skia-python", "espeakng-loader",
+)  # fmt: skip
 
 
 class RecipeError(ValueError):
@@ -31,7 +34,8 @@ class RecipeError(ValueError):
 def parse_recipe(kind: type[Config], default: Path | None, argv: list[str] | None = None) -> Config:
     """``--config FILE`` (default: ``default``), then ``--field value`` for any field of ``kind``.
 
-    Field help is the metadata ``help`` of each field. Booleans take true or false. Exits with a message on errors.
+    Field help is the metadata ``help`` of each field. Booleans take true or false, and are true where they stand alone;
+    ``--dry-run`` is ``--dry_run``. Exits with a message on errors.
     """
     # No abbreviations: argparse would take a misspelt --learning_rat for --learning_rate.
     parser = argparse.ArgumentParser(
@@ -40,7 +44,8 @@ def parse_recipe(kind: type[Config], default: Path | None, argv: list[str] | Non
     parser.add_argument("--config", type=Path, default=default, help=f"a YAML recipe (default: {default})")
     for field in dataclasses.fields(kind):
         parser.add_argument(
-            f"--{field.name}", default=argparse.SUPPRESS, metavar=str(field.type).upper(),
+            *dict.fromkeys((f"--{field.name}", f"--{field.name.replace('_', '-')}")), default=argparse.SUPPRESS,
+            metavar=str(field.type).upper(), **({"nargs": "?", "const": "true"} if field.type == "bool" else {}),
             help=f"{field.metadata.get('help', '')} (class default: {field.default!r})".replace("%", "%%"),
         )  # fmt: skip
     known, unknown = parser.parse_known_args(argv)

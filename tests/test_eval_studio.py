@@ -25,6 +25,7 @@ from saber.eval.studio import (
     SUBSETS,
     StudioEval,
     error_rate,
+    invented,
     is_well_formed,
     macro_accuracy,
     run_studio_eval,
@@ -186,6 +187,11 @@ def test_an_answer_invents_if_it_claims_what_an_incomplete_clip_does_not_let_any
     assert {key: score(rows, answers)["invents_nothing"][key] for key in ("share", "clips")} == {
         "share": 0.3333, "clips": 3,
     }  # fmt: skip
+
+
+def test_two_claims_that_contradict_each_other_are_claims():
+    row = row_of(spec(0, incomplete="no_picture"))
+    assert invented(row, replace(read("", "en"), contradictions=("face",))) == ["face"]
 
 
 def test_subsets_are_scored_apart(few_resamples):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from saber.recipe import parse_recipe, read_recipe, write_run
+from saber.sft import SFTConfig
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ def test_booleans_are_words(written, recipe):
 def test_numbers_of_yaml_become_the_type_of_the_field(recipe):
     values = read_recipe(Run, recipe("learning_rate: 1\n"))
     assert values == {"learning_rate": 1.0} and type(values["learning_rate"]) is float
+
+
+def test_a_boolean_alone_is_true_and_dashes_are_underscores():
+    assert parse_recipe(SFTConfig, None, ["--dry-run", "--batch-size", "4"]) == SFTConfig(dry_run=True, batch_size=4)
+    assert parse_recipe(SFTConfig, None, ["--dry_run"]) == SFTConfig(dry_run=True)
 
 
 def test_an_unknown_key_of_the_file_names_the_nearest_one(recipe, capsys):

@@ -31,6 +31,7 @@ from saber.sft import (
     build_example,
     collate,
     learning_rate_at,
+    loop,
     read_rows,
     run_sft,
     trained_settings,
@@ -453,6 +454,69 @@ def test_a_clip_that_cannot_be_decoded_is_named_counted_and_passed_over(tiny, ro
     assert losses(tmp_path / "run") == losses(tmp_path / "without")
 
 
+def test_what_failed_when_the_clips_were_encoded_is_passed_over_though_it_could_be_decoded_later(
+    tiny, rows, tmp_path, monkeypatch
+):
+    """Clips with kept features and others cannot stand in one batch."""
+    decode, failed = media.decode_here, []
+
+    def slow_once(clip, settings):
+        if clip.id == rows[0].clip.id and not failed:
+            failed.append(clip.id)
+            raise media.MediaError("missing", clip.id)
+        return decode(clip, settings)
+
+    monkeypatch.setattr(media, "decode_here", slow_once)
+    cache = MediaCache(tiny, tmp_path)
+    clips = [row.clip for row in rows]
+    cache.fill(clips, workers=0)
+    with pytest.raises(media.MediaError, match=f"clip {rows[0].clip.id}: The file does not exist"):
+        cache.load(clips[0])
+    cache.fill(clips, workers=0)  # the next start tries again
+    assert "video_features" in cache.load(clips[0])
+
+
+def test_clips_skipped_and_time_spent_are_those_of_the_whole_run(tiny, rows, tmp_path):
+    broken = Row(Clip(str(tmp_path / "absent.mp4")), "en", "x")
+    config = config_for(tmp_path, max_steps=6, batch_size=4, save_every=2)
+    with pytest.raises(Killed):
+        run_sft(trainee(tiny), Counted([*rows, broken], kill_at=4 * 5), config)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)["so_far"]
+    assert saved["skipped"] == 4 and saved["seen"] == 4 * 4 and saved["seconds"] > 0
+    ended = run_sft(trainee(tiny), [*rows, broken], config)
+    assert ended["skipped"] == 6 and ended["seconds"] >= round(saved["seconds"], 1)
+    again = run_sft(trainee(tiny), [*rows, broken], config)
+    assert (again["skipped"], again["log"]) == (6, ended["log"])
+    assert again["seconds"] == pytest.approx(ended["seconds"], abs=0.11)
+    assert [line["step"] for line in again["log"]] == [1, 2, 3, 4, 5]
+
+
+def test_a_killed_run_leaves_its_configuration(tiny, rows, tmp_path):
+    with pytest.raises(Killed):
+        run_sft(trainee(tiny), Counted(rows, kill_at=0), config_for(tmp_path))
+    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert record["config"]["output_dir"] == str(tmp_path) and record["processes"] == 1
+    assert record["engine"] == "one process" and record["device"] == "cpu" and len(record["data"]) == 64
+
+
+def test_the_state_of_another_engine_is_not_passed_over(tiny, rows, tmp_path):
+    """Starting from step 0 would also empty the log."""
+    (tmp_path / "state.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match=r"state.json was written with DeepSpeed or FSDP; go on with them, or name"):
+        run_sft(trainee(tiny), rows, config_for(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"tuning": "qlora"}, "FSDP cannot split 4-bit weights"), ({"eval_clips": 4}, "give eval_clips 0")],
+)
+def test_what_split_weights_cannot_do_is_refused_with_its_reason(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(loop, "is_split", lambda accelerator: True)
+    monkeypatch.setattr(loop, "engine_name", lambda accelerator: "FSDP")
+    with pytest.raises(ValueError, match=message):
+        loop.build_accelerator(config_for(tmp_path, **changes))
+
+
 def test_no_rows_and_a_number_of_steps_below_zero_are_refused(tiny, tmp_path):
     with pytest.raises(DataError, match="has no rows"):
         run_sft(trainee(tiny), [], config_for(tmp_path))
@@ -600,10 +664,10 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_one_before_it(tiny, rows, tmp_pa
 
 def test_an_old_sharded_state_that_cannot_be_removed_does_not_cost_the_new_one(tmp_path):
     """After the new state is named a failure would have it taken for a half-written one, and deleted."""
-    state = SimpleNamespace(
-        accelerator=SimpleNamespace(is_main_process=True), pointer=tmp_path / "state.json", course={}, folder=tmp_path
-    )
+    state = object.__new__(State)
+    state.accelerator, state.pointer = SimpleNamespace(is_main_process=True), tmp_path / "state.json"
+    state.course, state.folder = {}, tmp_path
     (tmp_path / "state-1").write_text("no folder, so it cannot be removed as one")
     (tmp_path / "state-2").mkdir()
-    State._point_at(state, 2, tmp_path / "state-2")
+    state._point_at(2, tmp_path / "state-2", {})
     assert json.loads(state.pointer.read_text())["folder"] == "state-2" and (tmp_path / "state-2").is_dir()

@@ -21,10 +21,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from saber import media
+from saber.model import load_checkpoint
 from saber.schema import Annotation
-from saber.sft import DataError, Row, open_source, read_rows
+from saber.sft import DataError, Row, SFTConfig, open_source, read_rows, run_sft
 from saber.sft.index import write_index
 from saber.sft.shards import is_shard_of, local_shards, scan_shard
 
@@ -248,6 +250,37 @@ def test_only_the_clips_of_the_steps_that_are_done_are_decoded(shards, monkeypat
         media.decode_here(row.clip)
     places = {f"start,{row.clip.span[0]},end,{sum(row.clip.span)},,:file:{row.clip.path}" for row in done[0]}
     assert {address.removeprefix("subfile,,") for address in opened} == places and len(places) == 5
+
+
+def test_a_killed_run_on_shards_goes_on_with_the_losses_of_an_unbroken_one(tiny_folder, shards, tmp_path, monkeypatch):
+    def run(name: str) -> list[float]:
+        checkpoint = load_checkpoint(tiny_folder, device="cpu", dtype=torch.float32)
+        config = SFTConfig(
+            output_dir=str(tmp_path / name), tuning="full", max_steps=4, batch_size=5, micro_batch_size=2, save_every=2,
+            learning_rate=1e-2, log_every=1, workers=0, bf16=False, cpu=True,
+        )  # fmt: skip
+        run_sft(checkpoint, open_source(str(shards), "train"), config)
+        lines = (tmp_path / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+    class Killed(BaseException):
+        """Ends a run from outside, as a signal would."""
+
+    decode, decoded = media.decode_here, []
+
+    def count(clip, settings):
+        if len(decoded) == 15:  # of the fourth step
+            raise Killed
+        decoded.append(clip.id)
+        return decode(clip, settings)
+
+    whole = run("whole")
+    monkeypatch.setattr(media, "decode_here", count)
+    with pytest.raises(Killed):
+        run("killed")
+    monkeypatch.setattr(media, "decode_here", lambda clip, settings: decoded.append(clip.id) or decode(clip, settings))
+    assert run("killed") == whole and len(whole) == 4
+    assert len(decoded) == 15 + 10, "what the saved steps had is not decoded again"
 
 
 def test_used_blocks_are_released_late_and_never_while_near(clips, tmp_path):

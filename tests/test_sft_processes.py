@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 def train(
     out: Path, model: Path, data: Path, *options: object, processes: int = 1, environment: dict | None = None,
-    kill_after: int | None = None,
+    kill_after: int | None = None, script: str | Path = "train/sft.py",
 ):  # fmt: skip
     """Runs the script as a user would, on CPUs; ``kill_after``: kills it once it has logged so many steps. Returns
     (step, loss, gradient norm) of each line of its log, and what it said."""
@@ -42,7 +42,7 @@ def train(
     words = [str(word) for name, value in given for word in (f"--{name}", value)]
     log = out / "log.jsonl"
     with subprocess.Popen(
-        [*command, "train/sft.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [*command, script, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
     ) as process:  # fmt: skip
         while kill_after is not None and process.poll() is None:
@@ -145,6 +145,27 @@ def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_fold
     for name, value in expected.model.state_dict().items():
         torch.testing.assert_close(other[name], value, rtol=0, atol=2e-3)
     assert any(not torch.equal(other[name], value) for name, value in start.items())
+
+
+def test_a_disk_that_fills_up_under_one_of_several_shards_ends_the_run_with_the_reason(tiny_folder, uneven, tmp_path):
+    """The others wait inside DeepSpeed for the one that could not write."""
+    script = tmp_path / "limited.py"
+    script.write_text(FULL_FOR_THE_FIRST, encoding="utf-8")
+    options = ("save_every", 2, "max_steps", 4)
+    with pytest.raises(AssertionError, match=r"the state of step 2 cannot be written to .*; the one before"):
+        train(tmp_path / "run", tiny_folder, uneven, *options, **deepspeed(2), script=script)
+    assert not list((tmp_path / "run").glob("state*"))
+
+
+#: Files of the first process cannot grow past what a log needs.
+FULL_FOR_THE_FIRST = """
+import os, resource, runpy, signal, sys
+if os.environ["RANK"] == "0":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+sys.path.insert(0, "train")
+runpy.run_path("train/sft.py", run_name="__main__")
+"""
 
 
 def test_processes_ask_for_logits_equally_often_however_many_answer_tokens_each_has(tiny_folder, tmp_path):

@@ -302,12 +302,7 @@ def train_trl(
 
 def build_optimizer(model: torch.nn.Module, ours: SFTConfig) -> tuple[Any, Any]:
     """AdamW and the schedule as ``run_sft`` has them, for TRL."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": [p for p in trained if p.ndim > 1], "weight_decay": ours.weight_decay},
-         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}],
-        lr=1.0, betas=(0.9, 0.98),
-    )  # fmt: skip
+    optimizer = loop.build_optimizer(model, 1.0, ours.weight_decay)
 
     def rate(step: int) -> float:
         return learning_rate_at(step, ours.max_steps, ours.learning_rate, ours.warmup_share)

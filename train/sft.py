@@ -14,7 +14,7 @@ import torch
 from saber.eval.studio import sample_evaluation
 from saber.model import Checkpoint, load_checkpoint
 from saber.recipe import parse_recipe, write_run
-from saber.sft import SFTConfig, open_source, run_sft, save_adapter, trained_settings
+from saber.sft import SFTConfig, join_processes, open_source, run_sft, save_adapter, trained_settings
 from saber.sft.rows import split_names
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "mini-sed.yaml"
@@ -23,11 +23,10 @@ MINI_CLIPS = "runs/mini/clips"
 
 def render_mini_clips(config: SFTConfig) -> None:
     """The Mini's own clips are not in the repository: a seed makes them, where they are missing."""
-    from accelerate import PartialState
     from mini_base import SPLITS, BaseConfig, render_clips
 
     wanted = {*split_names(config.split), "validation"}
-    with PartialState(cpu=config.cpu).main_process_first():
+    with join_processes(config).main_process_first():
         render_clips(BaseConfig(data=config.data), [split for split in SPLITS if split in wanted])
 
 
@@ -46,7 +45,7 @@ def print_estimate(config: SFTConfig) -> None:
     from saber.sft.estimate import dry_run
 
     count = None
-    if Path(config.data).is_dir():
+    if Path(config.data).is_dir() or ".tar" in config.data:
         count = open_source(config.data, config.split, config.seed).count()
     print(dry_run(config, clips=count))
 
@@ -62,9 +61,11 @@ def main() -> None:
         checkpoint = load_base(config)
         if config.data == MINI_CLIPS:
             render_mini_clips(config)
-        source = open_source(config.data, config.split, config.seed)
+        source = open_source(config.data, config.split, config.seed, delete_used=config.delete_used)
         checkpoint = replace(checkpoint, settings=trained_settings(checkpoint.settings, config))
-        evaluate = sample_evaluation(config.data, "validation", config.eval_clips) if config.eval_clips else None
+        evaluate = None
+        if config.eval_clips:
+            evaluate = sample_evaluation(config.eval_data or config.data, "validation", config.eval_clips)
         folder = Path(config.output_dir) / ("checkpoint" if config.tuning == "full" else "adapter")
 
         def save(tuned, weights) -> None:

@@ -141,7 +141,10 @@ def sample_evaluation(
     """
     rows = first_wordings(read_rows(Path(data) / split))[:clips]
     if any("truth" not in row for row in rows):
-        raise StudioError(f"{data}: the split {split!r} has no truth to score against; give eval_clips 0")
+        raise StudioError(
+            f"{data}: the split {split!r} has no truth to score against; name a studio folder as eval_data, or "
+            "give eval_clips 0"
+        )
 
     def evaluate(checkpoint: Checkpoint) -> dict[str, Any]:
         checkpoint.model.eval()
@@ -261,7 +264,8 @@ def is_well_formed(answer: str, row: dict[str, Any]) -> bool:
 
 def invented(row: dict[str, Any], reading: Reading) -> list[str]:
     """Attributes that an answer claims although the clip does not let anyone perceive them."""
-    return [name for name in SCORED if name in reading.values and row["truth"][name] is None]
+    claimed = {*reading.values, *reading.contradictions}
+    return [name for name in SCORED if name in claimed and row["truth"][name] is None]
 
 
 def _belongs(row: dict[str, Any], subset: str) -> bool:

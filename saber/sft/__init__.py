@@ -8,14 +8,15 @@ over answer tokens; the paper writes the sum. ``train/sft.py`` is the script; ``
 from saber.sft.config import SFTConfig, option, trained_settings
 from saber.sft.examples import IGNORED, Example, build_example, collate, example_stream
 from saber.sft.features import ExampleBuilder, MediaCache
-from saber.sft.loop import learning_rate_at, run_sft
+from saber.sft.loop import join_processes, learning_rate_at, run_sft
 from saber.sft.loss import AnswerLoss
+from saber.sft.order import Source
 from saber.sft.rows import DataError, Row, read_rows
-from saber.sft.sources import Source, open_source
+from saber.sft.sources import open_source
 from saber.sft.tuning import merge_adapter, prepare_tuning, save_adapter
 
 __all__ = [
     "IGNORED", "AnswerLoss", "DataError", "Example", "ExampleBuilder", "MediaCache", "Row", "SFTConfig", "Source",
-    "build_example", "collate", "example_stream", "learning_rate_at", "merge_adapter", "open_source", "option",
-    "prepare_tuning", "read_rows", "run_sft", "save_adapter", "trained_settings",
+    "build_example", "collate", "example_stream", "join_processes", "learning_rate_at", "merge_adapter", "open_source",
+    "option", "prepare_tuning", "read_rows", "run_sft", "save_adapter", "trained_settings",
 ]  # fmt: skip

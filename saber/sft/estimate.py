@@ -26,7 +26,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -163,7 +162,7 @@ def clip_size(configuration: Any, media: MediaSettings, prompt: str, seconds: fl
 
 
 def estimate(config: SFTConfig, clips: int | None = None) -> Estimate:
-    """``clips``: of the training split; None counts ``config.data`` where it is a folder, else takes the paper's.
+    """``clips``: of the training split; None takes the paper's number.
     Raises ValueError for an unknown GPU and ModelError for a model that cannot be read."""
     if config.gpu not in GPUS:
         raise ValueError(f"gpu is {config.gpu!r}; it must be one of {tuple(GPUS)}")
@@ -182,7 +181,7 @@ def estimate(config: SFTConfig, clips: int | None = None) -> Estimate:
         working = _working(counts, config, size) | transient
         peak = max(working.values())
         peaks[size] = sum(state.values()) + peak + int(FRAGMENTATION * peak) + RESERVE_BYTES
-    clips = _count(config) if clips is None else clips
+    clips = PAPER_CLIPS if clips is None else clips
     steps = config.max_steps or math.ceil(max(1, clips // config.batch_size) * config.epochs)
     step_flops = config.batch_size * _flops(configuration, counts, parts, config, typical)
     gpu = GPUS[config.gpu]
@@ -230,14 +229,14 @@ def headline(found: Estimate) -> str:
     return (
         f"# {config.gpus} x {found.gpu.title}, {config.sharding}: {found.longest_bytes / GIB:.0f} of {gib:.0f} GiB "
         f"(clips of {found.longest.seconds:g} s; {found.typical_bytes / GIB:.0f} with {found.typical.seconds:g} s), "
-        f"{found.hours:.0f} hours, {found.gpu_hours:.0f} GPU hours; estimated by --dry_run,\n"
+        f"{found.hours:.0f} hours, {found.gpu_hours:.0f} GPU hours; estimated by --dry-run,\n"
         f"# not measured, for {found.clips:,} clips at {UTILISATION:.0%} of the peak; "
         f"{'should fit' if found.fits else 'does not fit'}."
     )
 
 
 def dry_run(config: SFTConfig, clips: int | None = None) -> str:
-    """The table that ``train/sft.py --dry_run true`` prints. Arguments and errors: ``estimate``'s."""
+    """The table that ``train/sft.py --dry-run`` prints. Arguments and errors: ``estimate``'s."""
     found = estimate(config, clips)
     size, gpu = found.typical, found.gpu
     lines = [
@@ -289,16 +288,6 @@ def _advice(config: SFTConfig, smaller: Estimate | None) -> str:
         f"This fits: {' '.join(changed)} ({smaller.longest_bytes / GIB:.1f} of {smaller.gpu.memory_gib:g} GiB, "
         f"{smaller.hours:.1f} hours)"
     )
-
-
-def _count(config: SFTConfig) -> int:
-    """Rows of the recipe's split where its table is at hand, else the paper's number."""
-    table = Path(config.data) / config.split / "clips.parquet"
-    if not table.is_file():
-        return PAPER_CLIPS
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_metadata(table).num_rows
 
 
 def _share(config: SFTConfig) -> int:

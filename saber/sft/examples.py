@@ -13,6 +13,8 @@ from saber.model import Checkpoint, prompt_positions
 from saber.sft.rows import Row
 
 IGNORED = -100
+#: Batches that each worker is asked for ahead of the model.
+AHEAD = 4
 
 
 @dataclass
@@ -101,7 +103,7 @@ def example_stream(
         batch_sampler=batches,  # what the loader takes for indices are the rows themselves
         num_workers=workers,
         collate_fn=list,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=AHEAD if workers else None,
         worker_init_fn=_use_one_thread,
     )
     yield from loader

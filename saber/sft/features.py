@@ -42,10 +42,13 @@ class MediaCache:
 
     def load(self, clip: Clip) -> dict[str, Any]:
         """``Checkpoint.media_inputs`` of the clip, or, where it is kept, the same with "video_features" and
-        "audio_features" in the place of the encoders' inputs. Raises media.MediaError."""
+        "audio_features" in the place of the encoders' inputs. Raises media.MediaError, also where ``fill`` met one:
+        clips that are encoded and others do not go into one batch."""
         path = self._path(clip)
         if path is None or not path.exists():
-            return self.checkpoint.media_inputs(media.decode_here(clip, self.checkpoint.settings.media))
+            if path and (error := _error_file(path)).exists():
+                raise media.MediaError(**json.loads(error.read_text(encoding="utf-8")))
+            return self._decode(clip)
         with np.load(path) as arrays:
             inputs: dict[str, Any] = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         inputs["use_audio_in_video"] = bool(inputs["use_audio_in_video"])
@@ -53,29 +56,36 @@ class MediaCache:
 
     def fill(self, clips: Sequence[Clip], workers: int, share: slice = slice(None)) -> None:
         """Encodes the clips that are not kept yet, of the different ones those of ``share``. Decoding runs ahead in
-        ``workers`` processes. Clips that cannot be decoded are left out; training names them when it meets them."""
+        ``workers`` processes. What cannot be decoded is noted; training names it when it meets it."""
         known = list({path: clip for clip in clips if (path := self._path(clip))}.items())
         missing = {path: clip for path, clip in known[share] if not path.exists()}
         if not missing:
             return
-        stream = example_stream(self.load, [[clip] for clip in missing.values()], workers)
+        stream = example_stream(self._decode, [[clip] for clip in missing.values()], workers)
         model = self.checkpoint.model
+        device = model.model.visual.device
         for path, (inputs,) in tqdm(zip(missing, stream, strict=True), total=len(missing), unit="clip", desc="encode"):
+            path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(inputs, media.MediaError):
+                text = json.dumps({"reason": inputs.reason, "clip": inputs.clip, "values": inputs.values})
+                _error_file(path).write_text(text, encoding="utf-8")
                 continue
             with torch.inference_mode():
-                on_device = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+                on_device = {k: v.to(device) if torch.is_tensor(v) else v for k, v in inputs.items()}
                 features = encode_media(model, on_device)
             kept = {key: np.asarray(value) for key, value in inputs.items()
                     if key not in ENCODER_INPUTS.values()}  # fmt: skip
             kept |= {f"{kind}_features": value.half().cpu().numpy() for kind, value in features.items()}
             if "feature_attention_mask" in kept:
                 kept["feature_attention_mask"] = kept["feature_attention_mask"].astype(np.uint8)
-            path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")
             with part.open("wb") as file:
                 np.savez(file, **kept)
             os.replace(part, path)
+            _error_file(path).unlink(missing_ok=True)
+
+    def _decode(self, clip: Clip) -> dict[str, Any]:
+        return self.checkpoint.media_inputs(media.decode_here(clip, self.checkpoint.settings.media))
 
     def _path(self, clip: Clip) -> Path | None:
         if self.folder is None:
@@ -88,6 +98,10 @@ class MediaCache:
         name += f"\0{clip.span}" if clip.span else ""
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
         return self.folder / digest[:2] / f"{digest}.npz"
+
+
+def _error_file(path: Path) -> Path:
+    return path.with_suffix(".error.json")
 
 
 @dataclass(frozen=True)

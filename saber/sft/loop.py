@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from saber import media
 from saber.model import Checkpoint
+from saber.recipe import write_run
 from saber.sft.config import SFTConfig
-from saber.sft.examples import IGNORED, Example, collate, example_stream
+from saber.sft.examples import AHEAD, IGNORED, Example, collate, example_stream
 from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loss import AnswerLoss
 from saber.sft.report import Report
@@ -71,34 +72,41 @@ def run_sft(
     facts = {"start": checkpoint.fingerprint(), "rows": source.digest()}
     out = Path(config.output_dir)
     out.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = checkpoint.model.to(accelerator.device), checkpoint.processor.tokenizer
-    cache = MediaCache(checkpoint, None if config.train_encoders else config.cache_dir)
+    model, tokenizer = checkpoint.model, checkpoint.processor.tokenizer
+    # A model that is to be split among the processes need not fit into one: the engine moves each share.
+    for module in (model.model.visual, model.model.audio_tower) if is_split(accelerator) else (model,):
+        module.to(accelerator.device)
+    cached = bool(config.cache_dir) and not config.train_encoders and isinstance(source, TableSource)
+    cache = MediaCache(checkpoint, config.cache_dir if cached else None)
     rank, world = accelerator.process_index, accelerator.num_processes
-    cached = cache.folder is not None and isinstance(source, TableSource)
     if cached:
-        cache.fill([row.clip for row in source.rows], config.workers, slice(rank, None, world))
-        accelerator.wait_for_everyone()
-    elif cache.folder and accelerator.is_main_process:
+        clips, own = [row.clip for row in source.rows], slice(accelerator.local_process_index, None, local_world())
+        for share in (slice(rank, None, world), own):  # a node that does not share its cache needs them all
+            cache.fill(clips, config.workers, share)
+            accelerator.wait_for_everyone()
+    elif config.cache_dir and not config.train_encoders and accelerator.is_main_process:
         tqdm.write(f"cache_dir is not used: the clips of {source.name} are encoded anew each epoch")
 
     tuned = prepare_tuning(checkpoint, config)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}],
-        lr=config.learning_rate, betas=(0.9, 0.98),
-    )  # fmt: skip
+    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay)
     loss_module = AnswerLoss(model, config.train_encoders, same_path=world > 1)
     loss_module, optimizer = accelerator.prepare(loss_module, optimizer)
     state = State(out, config, facts, accelerator, loss_module, optimizer)
-    first = state.restore()
-    report = Report(out, first, steps, accelerator)
+    first, so_far = state.restore()
+    skipped, seen = so_far.get("skipped", 0), so_far.get("seen", 0)
+    report = Report(out, first, steps, so_far.get("seconds", 0.0), accelerator)
+    about = {
+        "data": facts["rows"], "base": facts["start"], "processes": world, "engine": engine_name(accelerator),
+        "device": device_name(accelerator.device),
+    }  # fmt: skip
+    if accelerator.is_main_process:
+        write_run(out, config, **about)
     builder = ExampleBuilder(cache, prompts or checkpoint.settings.prompts)
     stand_in = idle_example(checkpoint, cached)
+    source.spare_batches = max(source.spare_batches, AHEAD * config.workers + 2)
     batches = itertools.islice(source.batches(config.batch_size, config.seed, first), steps - first)
     mine = (batch[rank::world] for batch in batches)
     stream = example_stream(builder.example, mine, config.workers)
-    skipped, seen = 0, 0
     model.train()
     for step in range(first, steps):
         at = time.perf_counter()
@@ -137,7 +145,7 @@ def run_sft(
             report.record(step, loss=round(loss, 5), learning_rate=rate, grad_norm=round(norm, 4), skipped=skipped)
         at = time.perf_counter()
         if (step + 1) % config.save_every == 0 or step == steps - 1:
-            state.save(step + 1)
+            state.save(step + 1, {"skipped": skipped, "seen": seen, "seconds": report.total_s})
         if evaluate and ((step + 1) % config.eval_every == 0 or step == steps - 1):
             if accelerator.is_main_process:
                 report.evaluation(step, evaluate(checkpoint))
@@ -145,18 +153,19 @@ def run_sft(
                 model.train()
             accelerator.wait_for_everyone()
         report.paused += time.perf_counter() - at
+    seconds = report.total_s
     model.eval()
     # Where no process has all weights they are brought together here; every process takes part.
     whole = accelerator.get_state_dict(loss_module) if is_split(accelerator) else None
     weights = {name.removeprefix("model."): value for name, value in whole.items()} if whole else None
-    report.close()
+    last = report.close()
     if save and accelerator.is_main_process:
         save(tuned, weights)
     accelerator.wait_for_everyone()  # a process that ends takes the others with it
     accelerator.end_training()
     return {
-        "steps": steps, "skipped": skipped, "seconds": round(report.spent_s, 1), "log": report.last,
-        "data": facts["rows"], "is_main_process": accelerator.is_main_process, "tuned": tuned,
+        **about, "steps": steps, "skipped": skipped, "seconds": round(seconds, 1), "log": last,
+        "is_main_process": accelerator.is_main_process, "tuned": tuned,
     }  # fmt: skip
 
 
@@ -172,27 +181,43 @@ def count_steps(source: Source, config: SFTConfig) -> int:
     return math.ceil(max(1, count // config.batch_size) * config.epochs)
 
 
+def build_optimizer(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW on what is trained of the model; only matrices decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [{"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}],
+        lr=learning_rate, betas=(0.9, 0.98),
+    )  # fmt: skip
+
+
+def join_processes(config: SFTConfig) -> Any:
+    """accelerate's PartialState: the processes of the run, which may wait for each other from now on."""
+    from accelerate import PartialState
+
+    # DeepSpeed runs on CPUs too, but accelerate finds no backend for it there by itself.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    backend = {"backend": "gloo"} if several and not torch.accelerator.is_available() else {}
+    # Rendering, encoding, evaluation and checkpoints make processes wait longer than the default.
+    return PartialState(cpu=config.cpu, timeout=timedelta(hours=3), **backend)
+
+
 def build_accelerator(config: SFTConfig) -> Any:
     """accelerate's Accelerator for the run. Raises ValueError with the reason for what the engine cannot do."""
     from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
 
+    join_processes(config)
     tracker = None if config.report_to == "none" else config.report_to
-    # DeepSpeed runs on CPUs too, but accelerate finds no backend for it there by itself.
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    backend = "gloo" if several and not torch.accelerator.is_available() else None
     accelerator = Accelerator(
         mixed_precision="bf16" if config.bf16 else "no", cpu=config.cpu, log_with=tracker,
         project_dir=config.output_dir,
-        # Encoding, evaluation and checkpoints make processes wait for each other longer than the default.
-        kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=timedelta(hours=3))],
     )  # fmt: skip
     if tracker:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         accelerator.init_trackers("saber-sft", config=dataclasses.asdict(config))
     plugin = accelerator.state.deepspeed_plugin
     if is_split(accelerator):
-        engine = "DeepSpeed ZeRO-3" if plugin else "FSDP"
+        engine = engine_name(accelerator)
         if config.tuning == "qlora":
             raise ValueError(
                 f"{engine} cannot split 4-bit weights among processes; use ZeRO-2, or lora instead of qlora"
@@ -218,6 +243,21 @@ def is_split(accelerator: Any) -> bool:
     """Whether the weights themselves are divided among the processes."""
     plugin = accelerator.state.deepspeed_plugin
     return plugin.zero_stage == 3 if plugin else accelerator.distributed_type.value == "FSDP"
+
+
+def engine_name(accelerator: Any) -> str:
+    plugin = accelerator.state.deepspeed_plugin
+    kind = accelerator.distributed_type.value
+    return f"DeepSpeed ZeRO-{plugin.zero_stage}" if plugin else "one process" if kind == "NO" else kind
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def local_world() -> int:
+    """Processes of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def idle_example(checkpoint: Checkpoint, cached: bool) -> Example:

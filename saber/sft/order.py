@@ -27,9 +27,10 @@ def shuffled(count: int, *seeds: object) -> list[int]:
     return order
 
 
-class BlockSource(ABC):
+class Source(ABC):
     """Rows in ``blocks_per_epoch`` blocks. ``name``: how messages call the data. ``spare_batches``: a block is released
-    so many batches after its last row was given, because workers may not have opened that row's clip yet."""
+    so many batches after its last row was given, because workers may not have opened that row's clip yet: at least as
+    many as are asked for ahead."""
 
     name: str
     blocks_per_epoch: int

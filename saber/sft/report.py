@@ -27,20 +27,26 @@ def peak_memory_gib() -> float:
 
 
 class Report:
-    """The report of one process's run; only that of the main process writes. ``first``: the step that it begins at."""
+    """The report of one process's run; only that of the main process writes. ``first``: the step that it begins at;
+    ``before_s``: seconds of training until then."""
 
-    def __init__(self, folder: Path, first: int, steps: int, accelerator: Any) -> None:
+    def __init__(self, folder: Path, first: int, steps: int, before_s: float, accelerator: Any) -> None:
         self.folder, self.accelerator, self.steps = folder, accelerator, steps
         self.log = open_log(folder / "log.jsonl", first) if accelerator.is_main_process else None
         self.evaluations = open_log(folder / "evaluations.jsonl", first) if accelerator.is_main_process else None
         self.bar = tqdm(total=steps, initial=first, unit="step", disable=not accelerator.is_main_process)
         self.began, self.waited, self.paused, self.clips, self.tokens = time.perf_counter(), 0.0, 0.0, 0, 0
-        self.last: list[dict[str, Any]] = []
+        self.before_s = before_s
 
     @property
     def spent_s(self) -> float:
-        """Seconds of training: those of evaluations and checkpoints do not count."""
+        """Seconds of training since this start: those of evaluations and checkpoints do not count."""
         return time.perf_counter() - self.began - self.paused
+
+    @property
+    def total_s(self) -> float:
+        """The same since step 0, however often the run was started again."""
+        return self.before_s + self.spent_s
 
     def step(self, loss: float | None) -> None:
         self.bar.update()
@@ -54,7 +60,6 @@ class Report:
             "tokens_per_s": round(self.tokens / spent, 1), "waiting_share": round(self.waited / spent, 4),
             "peak_memory_gib": round(peak_memory_gib(), 3),
         }  # fmt: skip
-        self.last = [*self.last[-4:], line]
         write_line(self.log, line)
         self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
 
@@ -93,13 +98,16 @@ class Report:
         axes[-1].set_xlabel("step")
         figure.savefig(self.folder / "progress.png", dpi=120)
 
-    def close(self) -> None:
+    def close(self) -> list[dict[str, Any]]:
+        """The last lines of the log, where this process wrote it."""
         self.bar.close()
         for file in (self.log, self.evaluations):
             if file:
                 file.close()
-        if self.accelerator.is_main_process:
-            self.plot()
+        if not self.accelerator.is_main_process:
+            return []
+        self.plot()
+        return read_log(self.folder / "log.jsonl")[-5:]
 
 
 def open_log(path: Path, first: int) -> TextIO:

@@ -1,6 +1,6 @@
 """WebDataset shards: tars of KEY.mp4 (or another media file) and KEY.json, the published record; read where they lie.
 
-Goes in: names of shards and what brings one to this machine. Comes out: a ``BlockSource`` whose rows point at the
+Goes in: names of shards and what brings one to this machine. Comes out: a ``Source`` whose rows point at the
 clip's bytes inside the tar (``Clip.span``), so that nothing is unpacked. A shard's headers are scanned when its block
 begins, in a thread, while the block before is being used. ``{split}-index.json`` beside the shards (written by
 ``python -m saber.sft.index``) says how many rows each has, so that a run that goes on skips shards unopened.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saber.sft.order import BlockSource, shuffled
+from saber.sft.order import Source, shuffled
 from saber.sft.rows import DataError, Row, build_row
 
 #: Media files of a sample by suffix. Where a key has several, the first here is the clip (a wav beside an mp4 is its
@@ -126,7 +126,7 @@ class _Chain(Sequence[Row]):
         return part[inside]
 
 
-class ShardSource(BlockSource):
+class ShardSource(Source):
     """Shards, ``block_shards`` at a time: shards are permuted each epoch, and the rows of a block among themselves.
 
     ``shards``: their names. ``fetch``: name -> local file, waits for the download where there is one. ``counts``: name

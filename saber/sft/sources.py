@@ -1,7 +1,7 @@
 """Where training rows come from: a folder with a table, WebDataset shards, or a dataset on the Hub of either kind.
 
 Goes in: what a user writes as ``data``, and the split. Comes out: a ``Source``, which gives the same global batches in
-every process, from any step on. To add a kind: a ``BlockSource`` and one branch in ``open_source``.
+every process, from any step on. To add a kind: a ``Source`` and one branch in ``open_source``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -24,28 +23,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from saber.sft.order import BlockSource
+from saber.sft.order import Source
 from saber.sft.rows import TABLES, DataError, Row, media_paths, read_rows, split_names
 from saber.sft.shards import ShardSource, index_name, is_shard_of, open_local_shards, read_index
 
 
-class Source(Protocol):
-    """Rows to train on. ``name`` is for messages."""
-
-    name: str
-
-    def count(self) -> int | None:
-        """Rows of an epoch; None where only reading tells (shards on the Hub without an index)."""
-
-    def digest(self) -> str:
-        """Fingerprint of the data and its prompts: a run is not continued on other data."""
-
-    def batches(self, batch_size: int, seed: int, first: int = 0) -> Iterator[list[Row]]:
-        """Global batches of the steps ``first``, ``first`` + 1, ..., endlessly, shuffled anew each epoch, the same in
-        every process. What lies before is skipped without being decoded."""
-
-
-class TableSource(BlockSource):
+class TableSource(Source):
     """Rows that are all known: one block. ``identity``: what the fingerprint has besides the rows."""
 
     blocks_per_epoch = 1
