@@ -31,7 +31,7 @@ from saber.sft import (
     build_example,
     collate,
     learning_rate_at,
-    loop,
+    processes,
     read_rows,
     run_sft,
     trained_settings,
@@ -511,10 +511,10 @@ def test_the_state_of_another_engine_is_not_passed_over(tiny, rows, tmp_path):
     [({"tuning": "qlora"}, "FSDP cannot split 4-bit weights"), ({"eval_clips": 4}, "give eval_clips 0")],
 )
 def test_what_split_weights_cannot_do_is_refused_with_its_reason(tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr(loop, "is_split", lambda accelerator: True)
-    monkeypatch.setattr(loop, "engine_name", lambda accelerator: "FSDP")
+    monkeypatch.setattr(processes, "is_split", lambda accelerator: True)
+    monkeypatch.setattr(processes, "engine_name", lambda accelerator: "FSDP")
     with pytest.raises(ValueError, match=message):
-        loop.build_accelerator(config_for(tmp_path, **changes))
+        processes.build_accelerator(config_for(tmp_path, **changes))
 
 
 def test_no_rows_and_a_number_of_steps_below_zero_are_refused(tiny, tmp_path):

@@ -1,0 +1,86 @@
+"""The processes of a run and the engine that joins them: one, several with the whole model each, DeepSpeed, FSDP.
+
+Goes in: the settings, and what the launcher left in the environment. Comes out: accelerate's ``Accelerator``; and what
+the engine is called, on what it runs, whether it divides the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saber.sft.config import SFTConfig
+
+
+def join_processes(config: SFTConfig) -> Any:
+    """accelerate's PartialState: the processes of the run, which may wait for each other from now on."""
+    from accelerate import PartialState
+
+    # DeepSpeed runs on CPUs too, but accelerate finds no backend for it there by itself.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    backend = {"backend": "gloo"} if several and not torch.accelerator.is_available() else {}
+    # Rendering, encoding, evaluation and checkpoints make processes wait longer than the default.
+    return PartialState(cpu=config.cpu, timeout=timedelta(hours=3), **backend)
+
+
+def build_accelerator(config: SFTConfig) -> Any:
+    """accelerate's Accelerator for the run. Raises ValueError with the reason for what the engine cannot do."""
+    from accelerate import Accelerator
+
+    join_processes(config)
+    tracker = None if config.report_to == "none" else config.report_to
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.bf16 else "no", cpu=config.cpu, log_with=tracker,
+        project_dir=config.output_dir,
+    )  # fmt: skip
+    if tracker:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers("saber-sft", config=dataclasses.asdict(config))
+    plugin = accelerator.state.deepspeed_plugin
+    if is_split(accelerator):
+        engine = engine_name(accelerator)
+        if config.tuning == "qlora":
+            raise ValueError(
+                f"{engine} cannot split 4-bit weights among processes; use ZeRO-2, or lora instead of qlora"
+            )
+        if config.eval_clips:
+            raise ValueError(
+                f"{engine} leaves no process with a whole model to answer with; give eval_clips 0 and evaluate the "
+                "checkpoint afterwards"
+            )
+    if plugin:
+        # We accumulate and clip ourselves, at the boundaries that we know.
+        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.micro_batch_size
+        plugin.deepspeed_config["train_batch_size"] = config.micro_batch_size * accelerator.num_processes
+        plugin.deepspeed_config["gradient_accumulation_steps"] = 1
+        plugin.deepspeed_config["gradient_clipping"] = config.max_grad_norm
+        plugin.deepspeed_config.setdefault("zero_allow_untested_optimizer", True)
+        if plugin.zero_stage == 3:  # for the checkpoint at the end
+            plugin.deepspeed_config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+    return accelerator
+
+
+def is_split(accelerator: Any) -> bool:
+    """Whether the weights themselves are divided among the processes."""
+    plugin = accelerator.state.deepspeed_plugin
+    return plugin.zero_stage == 3 if plugin else accelerator.distributed_type.value == "FSDP"
+
+
+def engine_name(accelerator: Any) -> str:
+    plugin = accelerator.state.deepspeed_plugin
+    kind = accelerator.distributed_type.value
+    return f"DeepSpeed ZeRO-{plugin.zero_stage}" if plugin else "one process" if kind == "NO" else kind
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def local_world() -> int:
+    """Processes of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
