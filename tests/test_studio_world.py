@@ -22,6 +22,7 @@ from saber.studio.sample import (
     FACES,
     INCOMPLETE_SHARES,
     NATURAL,
+    RARE_SHARES,
     SHUFFLED_SHARES,
     VALENCES,
     VOICE_KINDS,
@@ -357,6 +358,15 @@ def test_the_drill_split_is_whole_clips_whose_words_have_no_order_and_no_valence
     assert {spec.speaker for spec in specs} <= {
         s.id for language in ("en", "zh") for s in voice.speakers("speech", language)
     }
+    assert not {spec.identity.id for spec in specs} & {spec.identity.id for spec in draws("train", 400)}
+
+
+def test_the_rare_split_is_incomplete_and_long_clips_alone():
+    specs = draws("rare", 800)
+    found = {kind: sum(spec.incomplete == kind for spec in specs) / 800 for kind in RARE_SHARES}
+    assert sum(found.values()) == 1 and found == pytest.approx(RARE_SHARES, abs=0.05)
+    assert draw_spec(Mix(split="rare", incomplete=False), 0).incomplete, "it has no others"
+    assert {spec.words.valence for spec in specs} == set(VALENCES)
     assert not {spec.identity.id for spec in specs} & {spec.identity.id for spec in draws("train", 400)}
 
 

@@ -46,6 +46,8 @@ FRAME = 112
 TASKS = ("labels", "words", "look", "tone")
 ENCODER_SPLITS = ("train", "validation", "speech")
 SPLITS = (*ENCODER_SPLITS, "drill")
+#: What stage 1 learns from besides.
+SED_SPLITS = (*SPLITS, "rare")
 STAGES = ("clips", "decode", "see", "hear", "join", "all")
 
 
@@ -61,6 +63,7 @@ class BaseConfig:
     wordings: int = option(4, "annotations of each training clip, where it is rendered")
     speech_clips: int = option(72000, "clips of the speech split (voices alone), where it is rendered")
     hear_clips: int = option(24000, "of these, those that the audio encoder is taught on")
+    rare_clips: int = option(1600, "clips of the rare split (incomplete and long), where it is rendered for stage 1")
     drill_clips: int = option(6400, "clips of the drill split (words in no order), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
@@ -153,7 +156,7 @@ def render_clips(config: BaseConfig, splits: Sequence[str] = SPLITS) -> None:
                 split=split,
                 seed=config.seed,
                 other_language_share=0.0 if split == "speech" else 0.12,
-                wordings=config.wordings if split in ("train", "drill") else 1,
+                wordings=config.wordings if split in ("train", "drill", "rare") else 1,
             )
             run_studio(Path(config.data), mix, getattr(config, f"{split}_clips"))
 
@@ -242,6 +245,7 @@ _FREE = (
     "wordings",
     "speech_clips",
     "drill_clips",
+    "rare_clips",
     "output_dir",
     "work_dir",
     "stage",

@@ -26,7 +26,7 @@ SMALL = {
 }  # fmt: skip
 STEPS = {
     "see_steps": 100, "hear_steps": 20, "encoder_learning_rate": 3e-3, "join_voices": 0,
-    "join_steps": 120, "join_batch_size": 16, "join_tasks": "labels", "join_learning_rate": 3e-3,
+    "join_steps": 160, "join_batch_size": 16, "join_tasks": "labels", "join_learning_rate": 3e-3,
 }  # fmt: skip
 
 
@@ -50,8 +50,8 @@ def main() -> None:
             {"data": work / "clips", "work_dir": work / "base", "output_dir": work / "mini-base", **SMALL, **STEPS}
         ))  # fmt: skip
         run(Path(sys.executable).parent / "accelerate", "launch", "train/sft.py", *options(
-            {"model": work / "mini-base", "data": work / "clips", "output_dir": work / "sed", "max_steps": 90,
-             "micro_batch_size": 16, "learning_rate": 3e-3, "cache_dir": work / "base" / "features"}
+            {"model": work / "mini-base", "data": work / "clips", "output_dir": work / "sed", "split": "train",
+             "max_steps": 140, "micro_batch_size": 16, "learning_rate": 3e-3, "cache_dir": work / "base" / "features"}
         ))  # fmt: skip
         checkpoint = work / "sed" / "checkpoint"
         losses = [json.loads(line)["loss"] for line in (work / "sed" / "log.jsonl").read_text().splitlines()]

@@ -9,6 +9,7 @@ voice and valence is as frequent in the natural mix as in the balanced one.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,6 +25,7 @@ FACES, VOICE_KINDS, VALENCES = ATTRIBUTES["face"], ATTRIBUTES["voice"], ATTRIBUT
 #: Different people a split can draw from. No identity is in two splits: a person is a seed, and seeds differ by split.
 PEOPLE = {
     "train": 2000, "validation": 100, "test": 400, "combinations": 400, "style": 200, "speech": 2000, "drill": 2000,
+    "rare": 1000,
 }  # fmt: skip
 
 #: Split -> share of its clips whose words come in any order; 0 in the others.
@@ -35,6 +37,11 @@ ONE_KIND = {"speech": "no_picture", "drill": ""}
 INCOMPLETE_SHARES = {
     "no_sound": 0.025, "no_picture": 0.025, "nobody": 0.02, "silent": 0.025, "noise": 0.02, "short": 0.02,
     "long": 0.01,
+}  # fmt: skip
+
+#: The same for the split that has no others. Long ones are many: their words are as many again.
+RARE_SHARES = {
+    "no_sound": 0.1, "no_picture": 0.1, "nobody": 0.2, "silent": 0.1, "noise": 0.1, "short": 0.15, "long": 0.25,
 }  # fmt: skip
 
 BALANCED, NATURAL = 0.5, 0.05
@@ -122,9 +129,12 @@ def draw_spec(mix: Mix, index: int) -> ClipSpec:
     """Clip number ``index`` of a mix. The same arguments give the same clip, whatever else is drawn."""
     rng = random.Random(f"{mix.seed}/{mix.split}/{index}")
     language = mix.languages[index % len(mix.languages)]
-    incomplete = ONE_KIND.get(mix.split, "")
-    if mix.incomplete and mix.split not in ONE_KIND:
-        incomplete = _pick_incomplete(rng)
+    if mix.split in ONE_KIND:
+        incomplete = ONE_KIND[mix.split]
+    elif mix.split == "rare":
+        incomplete = _pick_incomplete(rng, RARE_SHARES)
+    else:
+        incomplete = _pick_incomplete(rng, INCOMPLETE_SHARES) if mix.incomplete else ""
     kind = "conflict" if rng.random() < mix.conflict_share else "agree"
     table = joint(kind, mix.split == "combinations")
     cell = rng.choices(range(table.size), weights=table.ravel().tolist())[0]
@@ -170,9 +180,9 @@ def annotation_language(mix: Mix, spec: ClipSpec, wording: int = 0) -> str:
     return next(language for language in LANGUAGES if language != spec.language)
 
 
-def _pick_incomplete(rng: random.Random) -> str:
+def _pick_incomplete(rng: random.Random, shares: Mapping[str, float]) -> str:
     at = rng.random()
-    for kind, share in INCOMPLETE_SHARES.items():
+    for kind, share in shares.items():
         if at < share:
             return kind
         at -= share

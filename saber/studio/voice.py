@@ -135,13 +135,13 @@ SPEAKERS: Mapping[str, Speaker] = MappingProxyType(
 
 
 def speakers(split: str, language: str, sex: str | None = None) -> tuple[Speaker, ...]:
-    """Who may speak in a split; "combinations" and "style" have the test speakers, "drill" those of "speech". Raises
-    ValueError for others."""
+    """Who may speak in a split; "combinations" and "style" have the test speakers, "drill" and "rare" those of
+    "speech". Raises ValueError for others."""
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be one of {SPLITS}")
     if language not in _VOICE_FILE:
         raise ValueError(f"language is {language!r}; it must be one of {tuple(_VOICE_FILE)}")
-    own = {"combinations": "test", "style": "test", "drill": "speech"}.get(split, split)
+    own = {"combinations": "test", "style": "test", "drill": "speech", "rare": "speech"}.get(split, split)
     return tuple(s for s in SPEAKERS.values() if s.split == own and s.language == language and sex in (None, s.sex))
 
 

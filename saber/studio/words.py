@@ -23,7 +23,7 @@ VALENCES = ("positive", "neutral", "negative")
 #: Studio split -> the split of the grammar that it speaks. Held-out combinations and the second style are tests too.
 GRAMMAR_SPLIT = {
     "train": "train", "validation": "validation", "test": "test", "combinations": "test", "style": "test",
-    "speech": "train", "drill": "train",
+    "speech": "train", "drill": "train", "rare": "train",
 }  # fmt: skip
 
 #: Template id of one-word clips. It is the only one that splits share.
