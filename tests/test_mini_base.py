@@ -43,7 +43,7 @@ TINY = dict(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mini") / "clips"
-    for split, count in (("train", 40), ("validation", 8), ("speech", 12), ("drill", 6)):
+    for split, count in (("train", 40), ("validation", 8), ("speech", 12), ("drill", 6), ("rare", 4)):
         run_studio(folder, Mix(split=split, wordings=2 if split == "train" else 1), count, progress=False)
     return folder
 
@@ -139,8 +139,8 @@ def test_of_a_voice_alone_the_words_are_learned(config):
 
 
 def test_the_join_mixes_whole_clips_and_voices_alone(config):
-    tables = {split: read_rows(Path(config.data) / split) for split in ("train", "drill", "speech")}
-    whole, voices = [*tables["train"], *tables["drill"]], word_rows(config, tables["speech"])
+    tables = {split: read_rows(Path(config.data) / split) for split in ("train", "drill", "rare", "speech")}
+    whole, voices = [*tables["train"], *tables["drill"], *tables["rare"]], word_rows(config, tables["speech"])
     rows = mini_base.join_rows(replace(config, join_voices=2), whole, voices)
     assert len(rows) == 3 * len(whole) and rows[len(whole) :][: len(voices) + 1] == [*voices, voices[0]]
     assert [row.clip.id for row in rows[: len(whole)]] == [row["id"] for row in whole]
@@ -184,7 +184,7 @@ def test_a_killed_base_goes_on_and_a_finished_stage_is_not_done_again(config, mo
     monkeypatch.setattr(mini_base, "run_see", killed)
     build(config)
     ran = json.loads((work / "run.json").read_text(encoding="utf-8"))
-    assert ran["rows"] == {"train": 80, "validation": 8, "speech": 12, "drill": 6}
+    assert ran["rows"] == {"train": 80, "validation": 8, "speech": 12, "drill": 6, "rare": 4}
     assert (Path(config.output_dir) / "model.safetensors").exists()
     assert not list(work.glob("*.state.pt")) and not list(work.rglob("*.part"))
     assert json.loads((work / "see.jsonl").read_text().splitlines()[-1])["step"] == TINY["see_steps"]

@@ -149,6 +149,16 @@ def test_words_in_any_order_are_spoken_however_low_their_contour_goes():
     assert len(voice.synthesize(words_in_a_row, low, "low", "lively", "normal", is_sentence=False))
 
 
+@pytest.mark.parametrize(("template", "expected"), [("shuffled", False), ("{they} like {who}", True)])
+def test_words_in_any_order_are_no_sentence_though_they_have_a_valence(monkeypatch, template, expected):
+    """What reaches lower than a sentence is kept higher: espeak-ng would take the process with it."""
+    one, asked = spec(), []
+    said = replace(one, words=replace(one.words, valence="positive", template=template))
+    monkeypatch.setattr(voice, "synthesize", lambda *_, is_sentence: asked.append(is_sentence) or np.ones(RATE, "f4"))
+    voice.speak(said)
+    assert asked == [expected]
+
+
 def test_the_same_spec_gives_the_same_bytes_whatever_was_spoken_before():
     first = spec("en-female-05", movement="lively", breath="yes", event="laugh", snr_db=8.0)
     second = spec("zh-male-05", tremor="yes", rate="fast", seed=5, text="明天见")

@@ -270,7 +270,7 @@ def test_about_a_fifth_of_all_combinations_is_held_out():
 
 
 def test_held_out_combinations_are_never_shown_in_training_and_nothing_else_is_in_their_split():
-    for split in (split for split in SPLITS if split != "drill"):  # whose words have no valence
+    for split in SPLITS:
         complete = [spec for spec in draws(split, 800) if spec.words.valence]
         assert {is_held_out(*combination(spec)) for spec in complete} == {split == "combinations"}
     for kind, held_out in product(("agree", "conflict"), (False, True)):
@@ -347,12 +347,17 @@ def test_the_speech_split_is_voices_alone_and_half_of_it_is_words_in_any_order()
         assert parts <= words.vocabulary(spec.language, "train")
 
 
-def test_the_drill_split_is_whole_clips_whose_words_have_no_order_and_no_valence():
+def test_the_drill_split_is_whole_clips_whose_words_have_no_order_and_the_valence_of_one():
     specs = draws("drill", 400)
     assert {spec.incomplete for spec in specs} == {""} and {spec.words.template for spec in specs} == {words.SHUFFLED}
     for spec in specs:
         known = truth(spec)
-        assert "valence" not in known and "words_relation" not in known
+        assert known["valence"] == spec.words.valence and known["words_relation"]
+        said = set(spec.words.text.split()) if spec.language == "en" else spec.words.text
+        charged = {kind: any(word in said for slot in slots for word in words.SLOTS[spec.language][slot])
+                   for kind, slots in words.CHARGED.items()}  # fmt: skip
+        assert charged == {kind: kind == known["valence"] for kind in charged}
+        assert words.valence_of(spec.words.text, spec.language) is None, "no sentence of the grammar"
         assert known["face"] == spec.performance.face and known["voice"] == spec.voice and known["relation"]
     assert 0.4 < sum(truth(spec)["relation"] == "conflict" for spec in specs) / 400 < 0.6
     assert {spec.speaker for spec in specs} <= {

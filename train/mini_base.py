@@ -45,9 +45,7 @@ HEARD = ("event", "level", "movement", "rate", "loudness", "tension", "tremor", 
 FRAME = 112
 TASKS = ("labels", "words", "look", "tone")
 ENCODER_SPLITS = ("train", "validation", "speech")
-SPLITS = (*ENCODER_SPLITS, "drill")
-#: What stage 1 learns from besides.
-SED_SPLITS = (*SPLITS, "rare")
+SPLITS = (*ENCODER_SPLITS, "drill", "rare")
 STAGES = ("clips", "decode", "see", "hear", "join", "all")
 
 
@@ -63,7 +61,7 @@ class BaseConfig:
     wordings: int = option(4, "annotations of each training clip, where it is rendered")
     speech_clips: int = option(72000, "clips of the speech split (voices alone), where it is rendered")
     hear_clips: int = option(24000, "of these, those that the audio encoder is taught on")
-    rare_clips: int = option(1600, "clips of the rare split (incomplete and long), where it is rendered for stage 1")
+    rare_clips: int = option(1600, "clips of the rare split (incomplete and long), where it is rendered")
     drill_clips: int = option(6400, "clips of the drill split (words in no order), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
@@ -704,7 +702,7 @@ def build(config: BaseConfig) -> None:
             for parameter in tower.parameters():
                 # As they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
                 parameter.data = parameter.data.half().float()
-        tasks = join_rows(config, [*tables["train"], *tables["drill"]], voices)
+        tasks = join_rows(config, [*tables["train"], *tables["drill"], *tables["rare"]], voices)
         join = run_join(config, checkpoint, tasks)
         checkpoint.save(config.output_dir)
         counts = {split: len(table) for split, table in tables.items()}

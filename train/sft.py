@@ -23,11 +23,11 @@ MINI_CLIPS = "runs/mini/clips"
 
 def render_mini_clips(config: SFTConfig) -> None:
     """The Mini's own clips are not in the repository: a seed makes them, where they are missing."""
-    from mini_base import SED_SPLITS, BaseConfig, render_clips
+    from mini_base import SPLITS, BaseConfig, render_clips
 
     wanted = {*split_names(config.split), "validation"}
     with join_processes(config).main_process_first():
-        render_clips(BaseConfig(data=config.data), [split for split in SED_SPLITS if split in wanted])
+        render_clips(BaseConfig(data=config.data), [split for split in SPLITS if split in wanted])
 
 
 def load_base(config: SFTConfig) -> Checkpoint:

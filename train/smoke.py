@@ -19,7 +19,7 @@ from saber.sections import Event
 from saber.studio.render import read_rows
 
 ROOT = Path(__file__).parent.parent
-CLIPS = {"train": 280, "validation": 32, "test": 64, "speech": 16, "drill": 16}
+CLIPS = {"train": 280, "validation": 32, "test": 64, "speech": 16, "drill": 16, "rare": 8}
 SMALL = {
     "width": 192, "layers": 3, "text_ffn": 512, "encoder_width": 80, "vision_layers": 2, "audio_layers": 2,
     "vocabulary_size": 1024,

@@ -28,7 +28,7 @@ PEOPLE = {
     "rare": 1000,
 }  # fmt: skip
 
-#: Split -> share of its clips whose words come in any order; 0 in the others.
+#: Split -> share of its clips whose words come in any order; 0 in the others. Those of "speech" have no valence.
 SHUFFLED_SHARES = {"speech": 0.5, "drill": 1.0}
 #: Split -> the one kind of clip that it has, whatever its mix says of incomplete ones: sound alone, or complete.
 ONE_KIND = {"speech": "no_picture", "drill": ""}
@@ -192,8 +192,9 @@ def _pick_incomplete(rng: random.Random, shares: Mapping[str, float]) -> str:
 def _draw_words(language: str, valence: str, split: str, incomplete: str, rng: random.Random) -> Words:
     event = rng.choices(ATTRIBUTES["event"], (4, 1, 1, 1, 1))[0]
     if split in SHUFFLED_SHARES and rng.random() < SHUFFLED_SHARES[split]:
-        text, template = words.shuffled_words(language, rng)
-        return Words(text, language, "", event, template)
+        known = "" if split == "speech" else valence
+        text, template = words.shuffled_words(language, rng, known)
+        return Words(text, language, known, event, template)
     if incomplete == "short":
         text, template = words.short_word(language, valence, split, rng)
         return Words(text, language, valence, "none", template)

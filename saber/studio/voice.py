@@ -24,6 +24,7 @@ from types import MappingProxyType
 import numpy as np
 
 from saber.studio import sound
+from saber.studio.words import SHUFFLED
 from saber.studio.world import SPLITS, ClipSpec
 
 #: Value -> what it sets. Semitones from the speaker's own pitch; words a minute against the speaker's own; dBFS of
@@ -185,7 +186,7 @@ def speak(spec: ClipSpec) -> Sound:
 
     at_most_s = SHORT_WORD_S if short else math.inf
     manner = (prosody.level, prosody.movement, prosody.rate)
-    words = synthesize(spec.words.text, speaker, *manner, at_most_s, is_sentence=bool(spec.words.valence))
+    words = synthesize(spec.words.text, speaker, *manner, at_most_s, is_sentence=spec.words.template != SHUFFLED)
     if not len(words):
         raise ValueError(f"clip {spec.id}: espeak-ng gives no sound for the text {spec.words.text!r}")
     if prosody.tremor == "yes":

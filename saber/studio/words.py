@@ -95,6 +95,10 @@ SLOTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 
+#: Valence -> slots whose words have it wherever they stand.
+CHARGED = {"positive": ("good", "tasty", "glad", "kind"), "negative": ("bad", "foul", "sad", "rude")}
+OPPOSITE = {"positive": "negative", "negative": "positive"}
+
 #: language -> valence -> split of the grammar -> templates. A template's text is its id. Many positive and negative
 #: lines mirror each other, so that it is the words and not the shape of a sentence that carry its valence.
 TEMPLATES: Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]] = {
@@ -368,13 +372,23 @@ def short_word(language: str, valence: str, split: str, rng: random.Random) -> S
     return Sentence(rng.choice(SHORT_WORDS[language][valence]), SHORT)
 
 
-def shuffled_words(language: str, rng: random.Random) -> Sentence:
+def shuffled_words(language: str, rng: random.Random, valence: str = "") -> Sentence:
     """Three to seven words of the training grammar in any order: what cannot be guessed has to be heard. Never a
-    sentence of the grammar; of no valence."""
-    known = sorted({part for valence in VALENCES for template in templates(language, valence, "train")
-                    for is_slot, part in _parts(template) if not is_slot} | _slot_words(language))  # fmt: skip
+    sentence of the grammar.
+
+    ``valence`` "": any words; they have none. Else it rests on one word: words of neutral sentences and, unless it is
+    "neutral", one of a slot that positive or negative sentences alone have.
+    """
+    literals = {one: _literals(language, one) for one in VALENCES}
+    charged = {one: _slot_words(language, CHARGED[one]) for one in CHARGED}
+    known = set.union(*literals.values()) | _slot_words(language)
+    if valence:
+        known = (literals["neutral"] | _slot_words(language)) - charged["positive"] - charged["negative"]
     while True:
-        text = _join(language, rng.choices(known, k=rng.randint(3, 7)))
+        chosen = rng.choices(sorted(known), k=rng.randint(3, 7))
+        if valence in charged:
+            chosen[rng.randrange(len(chosen))] = rng.choice(sorted(charged[valence] - charged[OPPOSITE[valence]]))
+        text = _join(language, chosen)
         if valence_of(text, language) is None:
             return Sentence(text, SHUFFLED)
 
@@ -429,9 +443,19 @@ def _parts(template: str) -> list[tuple[bool, str]]:
 
 
 @cache
-def _slot_words(language: str) -> frozenset[str]:
-    """The single words (English) or building blocks (Chinese) of all slots."""
-    return frozenset(word for values in SLOTS[language].values() for value in values for word in value.split())
+def _literals(language: str, valence: str) -> set[str]:
+    """The words that training sentences of one valence have beside their slots."""
+    return {part for template in templates(language, valence, "train") for is_slot, part in _parts(template)
+            if not is_slot}  # fmt: skip
+
+
+@cache
+def _slot_words(language: str, slots: tuple[str, ...] = ()) -> frozenset[str]:
+    """The single words (English) or building blocks (Chinese) of the slots named, or of all."""
+    return frozenset(
+        word for name, values in SLOTS[language].items() if not slots or name in slots
+        for value in values for word in value.split()
+    )  # fmt: skip
 
 
 def _join(language: str, words: list[str] | tuple[str, ...]) -> str:
