@@ -52,7 +52,7 @@ format: env ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix $(wildcard $(SOURCES))
 	$(BIN)/ruff format $(wildcard $(SOURCES))
 
-smoke: env graphics ## clips -> base -> SED -> streamed answers on a 2 M model, about 4 minutes
+smoke: env graphics ## clips -> base -> SED -> streamed answers on a 2 M model, about 5 minutes
 	$(BIN)/python train/smoke.py
 
 bench: env graphics ## speed: a table, then one JSON line

@@ -1,4 +1,4 @@
-"""The whole way on a model of 2 million parameters, in about 4 minutes on 2 cores: clips, base, SED, streamed answers.
+"""The whole way on a model of 2 million parameters, in about 5 minutes on 2 cores: clips, base, SED, streamed answers.
 
 English clips that lack nothing. Runs the real commands one after the other in a fresh folder, then checks: the SED loss
 halves, every section arrives in a streamed answer, and scenes of unseen people and voices are named far above chance.
