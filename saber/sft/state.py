@@ -48,19 +48,22 @@ class State:
             raise DataError(
                 f"{other} was written {kind} DeepSpeed or FSDP; go on {kind} them, or name another output_dir"
             )
-        step, so_far = self._restore_sharded() if self.sharded else self._restore_whole()
+        return self._restore_sharded() if self.sharded else self._restore_whole()
+
+    def _agree(self, step: int) -> None:
+        """Before any process loads: loading shards they wait for each other."""
         steps = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device)).tolist()
         if len(set(steps)) > 1:
             raise DataError(
                 f"{self.folder} holds states of different steps ({sorted(set(steps))}) for different processes; "
                 "output_dir must be one folder that all nodes share"
             )
-        return step, so_far
 
     def _restore_sharded(self) -> tuple[int, dict[str, float]]:
         record = json.loads(self.pointer.read_text(encoding="utf-8")) if self.pointer.exists() else None
         if self.accelerator.is_main_process:  # what a run left that ended while it wrote
             self._remove_others(record and record["folder"])
+        self._agree(record["step"] if record else 0)
         if record is None:
             return 0, {}
         self._check(record["course"], self.pointer)
@@ -68,9 +71,10 @@ class State:
         return record["step"], record["so_far"]
 
     def _restore_whole(self) -> tuple[int, dict[str, float]]:
-        if not self.whole.exists():
+        state = torch.load(self.whole, map_location="cpu", weights_only=True) if self.whole.exists() else None
+        self._agree(state["step"] if state else 0)
+        if state is None:
             return 0, {}
-        state = torch.load(self.whole, map_location="cpu", weights_only=True)
         self._check(state["course"], self.whole)
         model = self.accelerator.unwrap_model(self.module).model
         model.load_state_dict(state["model"], strict=False)
