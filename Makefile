@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := app.py saber train tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format smoke bench bench-train proof mini browser graphics clean
+.PHONY: help env demo test lint format smoke bench bench-train bench-gpu proof mini browser graphics clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench: env graphics ## speed: a table, then one JSON line
 
 bench-train: env graphics ## speed of stage 1 beside TRL's trainer, under 6 minutes: a table, then one JSON line
 	OMP_NUM_THREADS=1 $(BIN)/python train/bench_train.py
+
+bench-gpu: env graphics ## speed and memory of the 7B recipe on one GPU, random weights: a table, then one JSON line
+	$(BIN)/python train/bench_gpu.py
 
 proof: env graphics browser ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m proof

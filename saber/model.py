@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,11 @@ class Checkpoint:
     def save_settings(self, folder: Path) -> None:
         text = json.dumps(self.settings.to_json(), indent=1, ensure_ascii=False)
         (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def without_weights(self) -> Checkpoint:
+        """The same with its model on the meta device: whoever prepares inputs needs the configuration alone."""
+        with torch.device("meta"):
+            return replace(self, model=build_thinker(self.model.config))
 
     def fingerprint(self) -> str:
         """Tells checkpoints apart by their settings and some weights of each tensor: a path can come to hold another

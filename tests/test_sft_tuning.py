@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from saber.schema import Annotation
 from saber.sections import render
 from saber.sft import (
     AnswerLoss,
+    ExampleBuilder,
     MediaCache,
     Row,
     SFTConfig,
@@ -93,6 +95,19 @@ def test_the_adapter_alone_reproduces_the_merged_model(tiny, tiny_folder, rows, 
     torch.testing.assert_close(logits(base, alone, clips[0]), logits(checkpoint, merged, clips[0]), rtol=0, atol=2e-4)
     assert (logits(checkpoint, merged, clips[0]) - plain).abs().max() > 0.05, "it learned something"
     assert size < 200_000 and (tmp_path / "adapter" / "saber.json").exists()
+
+
+def test_a_worker_that_is_not_forked_gets_no_weights_and_builds_the_same(tiny, rows, tmp_path):
+    checkpoint = trainee(tiny)
+    prepare_tuning(checkpoint, config_for(tmp_path, gradient_checkpointing=True))
+    builder = ExampleBuilder(MediaCache(checkpoint, None), checkpoint.settings.prompts)
+    received = pickle.loads(pickle.dumps(builder))
+    assert all(values.is_meta for values in received.cache.checkpoint.model.parameters())
+    for row in rows:
+        mine, other = builder.example(row), received.example(row)
+        for name in ("input_ids", "labels", "positions"):
+            assert torch.equal(getattr(mine, name), getattr(other, name)), name
+        assert all(torch.equal(mine.media[key], other.media[key]) for key in ("pixel_values_videos", "input_features"))
 
 
 def test_layers_computed_again_give_the_same_gradients(tiny, rows, tmp_path):

@@ -30,10 +30,14 @@ def render_mini_clips(config: SFTConfig) -> None:
         render_clips(BaseConfig(data=config.data), [split for split in SPLITS if split in wanted])
 
 
-def load_base(config: SFTConfig) -> Checkpoint:
+def base_dtype(config: SFTConfig) -> torch.dtype:
     """What is trained is held in 32 bits: steps of the optimizer are smaller than what 16 bits can tell apart. A base
     that stays as it is under adapters is held in 16 (where the run computes in 16), or in 4."""
-    dtype = torch.bfloat16 if config.tuning != "full" and config.bf16 else torch.float32
+    return torch.bfloat16 if config.tuning != "full" and config.bf16 else torch.float32
+
+
+def load_base(config: SFTConfig) -> Checkpoint:
+    dtype = base_dtype(config)
     if config.tuning == "qlora":
         device = "cpu" if config.cpu or not torch.cuda.is_available() else f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         return load_checkpoint(config.model, device=device, dtype=dtype, quantization="nf4")

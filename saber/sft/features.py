@@ -40,6 +40,10 @@ class MediaCache:
                     digest.update(parameter.detach().half().cpu().numpy().tobytes())
             self.fingerprint = digest.hexdigest()[:16]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker gets that is not forked: all but the weights, which it has no use for."""
+        return {**self.__dict__, "checkpoint": self.checkpoint.without_weights()}
+
     def load(self, clip: Clip) -> dict[str, Any]:
         """``Checkpoint.media_inputs`` of the clip, or, where it is kept, the same with "video_features" and
         "audio_features" in the place of the encoders' inputs. Raises media.MediaError, also where ``fill`` met one:
