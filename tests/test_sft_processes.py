@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from saber.model import load_checkpoint
 
@@ -36,8 +37,8 @@ def train(
         "micro_batch_size": 2, "learning_rate": 1e-2, "bf16": "false", "cpu": "true", "workers": 0, "cache_dir": "none",
         "log_every": 1,
     }  # fmt: skip
-    if "ACCELERATE_USE_DEEPSPEED" in (environment or {}):
-        settings["cpu"] = "false"
+    if {"ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"} & {*(environment or {})}:
+        settings["cpu"] = "false"  # accelerate leaves both out where it is told to use the CPU
     given = [*settings.items(), *zip(options[::2], options[1::2], strict=True)]
     words = [str(word) for name, value in given for word in (f"--{name}", value)]
     log = out / "log.jsonl"
@@ -111,33 +112,63 @@ def test_a_process_without_sound_in_its_share_does_not_hang_the_one_with_it(tiny
     assert_alike(one, two)
 
 
-def deepspeed(stage: int) -> dict:
-    """How to run under DeepSpeed on CPUs: accelerate leaves DeepSpeed out where it is told to use the CPU."""
-    environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)}
-    return {"processes": 2, "environment": {**environment, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}}
+@pytest.fixture
+def several(tmp_path):
+    """engine -> the arguments of ``train`` that start two processes under it, on CPUs."""
+    script = tmp_path / "fsdp.py"
+    script.write_text(FSDP_ON_CPU, encoding="utf-8")
+    recipe = yaml.safe_load((ROOT / "train" / "accelerate" / "fsdp.yaml").read_text(encoding="utf-8"))
+    # What `accelerate launch` makes of the recipe.
+    fsdp = {name.upper().replace("LAYER_CLS", "CLS"): str(value) for name, value in recipe["fsdp_config"].items()}
+
+    def arguments(engine: str) -> dict:
+        environment = {"CUDA_VISIBLE_DEVICES": ""}
+        if engine == "FSDP":
+            environment |= {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_TORCH_DEVICE": "cpu", **fsdp}
+            return {"processes": 2, "environment": environment, "script": script}
+        if engine.startswith("ZeRO"):
+            environment |= {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": engine[-1]}
+            environment |= {"DS_ACCELERATOR": "cpu"}
+        return {"processes": 2, "environment": environment}
+
+    return arguments
 
 
-@pytest.mark.parametrize("engine", ["two processes", "ZeRO-2"])
+#: accelerate has FSDP on accelerators alone, torch also on CPUs: this run passes for one on some accelerator.
+FSDP_ON_CPU = """
+import runpy, sys
+from accelerate.state import DistributedType, PartialState
+PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_XPU)
+sys.path.insert(0, "train")
+runpy.run_path("train/sft.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("engine", ["two processes", "ZeRO-2", "FSDP"])
 def test_a_killed_run_of_several_processes_goes_on_with_the_losses_of_an_unbroken_one(
-    tiny_folder, uneven, tmp_path, engine
+    tiny_folder, uneven, tmp_path, several, engine
 ):
-    several = {"processes": 2} if engine == "two processes" else deepspeed(2)
     options = ("save_every", 2, "max_steps", 5)
     one, _ = train(tmp_path / "one", tiny_folder, uneven, *options)
-    killed, _ = train(tmp_path / "run", tiny_folder, uneven, *options, **several, kill_after=3)
-    resumed, _ = train(tmp_path / "run", tiny_folder, uneven, *options, **several)
+    killed, _ = train(tmp_path / "run", tiny_folder, uneven, *options, **several(engine), kill_after=3)
+    resumed, _ = train(tmp_path / "run", tiny_folder, uneven, *options, **several(engine))
     assert 3 <= len(killed) < 5 and len(resumed) == 5
     assert_alike(one, resumed, 2e-3)
-    state = json.loads((tmp_path / "run" / "state.json").read_text()) if engine == "ZeRO-2" else {"folder": "state.pt"}
+    pointer = tmp_path / "run" / "state.json"
+    state = json.loads(pointer.read_text()) if engine != "two processes" else {"folder": "state.pt"}
     assert [path.name for path in (tmp_path / "run").glob("state[-.]*") if path.suffix != ".json"] == [state["folder"]]
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_folder, uneven, tmp_path, cached):
+@pytest.mark.parametrize(("engine", "cached"), [("ZeRO-3", False), ("ZeRO-3", True), ("FSDP", False)])
+def test_weights_in_parts_learn_what_one_process_does_though_tracks_are_missing(
+    tiny_folder, uneven, tmp_path, several, engine, cached
+):
     """Each module is brought together from all processes when it runs, so all must run the same ones in one order."""
     options = ("max_steps", 2, "cache_dir", tmp_path / "cache" if cached else "none")
     one, _ = train(tmp_path / "one", tiny_folder, uneven, *options)
-    split, _ = train(tmp_path / "split", tiny_folder, uneven, *options, **deepspeed(3))
+    split, _ = train(tmp_path / "split", tiny_folder, uneven, *options, **several(engine))
+    run = json.loads((tmp_path / "split" / "run.json").read_text(encoding="utf-8"))
+    assert engine in run["engine"]
     assert_alike(one, split, 2e-3)
     expected, gathered = (load_checkpoint(tmp_path / name / "checkpoint", device="cpu") for name in ("one", "split"))
     start = load_checkpoint(tiny_folder, device="cpu").model.state_dict()
@@ -147,13 +178,15 @@ def test_zero_3_learns_what_one_process_does_though_tracks_are_missing(tiny_fold
     assert any(not torch.equal(other[name], value) for name, value in start.items())
 
 
-def test_a_disk_that_fills_up_under_one_of_several_shards_ends_the_run_with_the_reason(tiny_folder, uneven, tmp_path):
+def test_a_disk_that_fills_up_under_one_of_several_shards_ends_the_run_with_the_reason(
+    tiny_folder, uneven, tmp_path, several
+):
     """The others wait inside DeepSpeed for the one that could not write."""
     script = tmp_path / "limited.py"
     script.write_text(FULL_FOR_THE_FIRST, encoding="utf-8")
     options = ("save_every", 2, "max_steps", 4)
     with pytest.raises(AssertionError, match=r"the state of step 2 cannot be written to .*; the one before"):
-        train(tmp_path / "run", tiny_folder, uneven, *options, **deepspeed(2), script=script)
+        train(tmp_path / "run", tiny_folder, uneven, *options, **several("ZeRO-2"), script=script)
     assert not list((tmp_path / "run").glob("state*"))
 
 
