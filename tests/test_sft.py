@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 import runpy
 import subprocess
@@ -515,6 +516,17 @@ def test_what_split_weights_cannot_do_is_refused_with_its_reason(tmp_path, monke
     monkeypatch.setattr(processes, "engine_name", lambda accelerator: "FSDP")
     with pytest.raises(ValueError, match=message):
         processes.build_accelerator(config_for(tmp_path, **changes))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such thing as a process's own cores here")
+def test_the_cores_that_a_scheduler_gave_are_counted_and_not_the_machine_s():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert processes.usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert processes.usable_cores() == len(before)
 
 
 def test_no_rows_and_a_number_of_steps_below_zero_are_refused(tiny, tmp_path):

@@ -34,7 +34,7 @@ from saber.prompts import load_prompt
 from saber.recipe import parse_recipe, write_run
 from saber.schema import LANGUAGES, Annotation, Clip
 from saber.sections import render
-from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, run_sft
+from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, run_sft, usable_cores
 from saber.studio import causes, face, voice
 from saber.studio.render import first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
@@ -669,7 +669,7 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: Sequence[Row]) ->
 def build(config: BaseConfig) -> None:
     """Runs the stages that ``config.stage`` names and that are not done yet."""
     # An encoder alone leaves a core for the other one; the language model gets them all.
-    torch.set_num_threads(1 if config.stage in ("see", "hear") else os.cpu_count() or 1)
+    torch.set_num_threads(1 if config.stage in ("see", "hear") else usable_cores())
     render_clips(config)
     if config.stage == "clips":
         return

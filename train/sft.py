@@ -14,7 +14,7 @@ import torch
 from saber.eval.studio import sample_evaluation
 from saber.model import Checkpoint, load_checkpoint
 from saber.recipe import parse_recipe, write_run
-from saber.sft import SFTConfig, join_processes, open_source, run_sft, save_adapter, trained_settings
+from saber.sft import SFTConfig, join_processes, open_source, run_sft, save_adapter, trained_settings, usable_cores
 from saber.sft.rows import split_names
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "mini-sed.yaml"
@@ -58,7 +58,7 @@ def main() -> None:
     config = parse_recipe(SFTConfig, DEFAULT_RECIPE)
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     if alone and (config.cpu or not torch.cuda.is_available()):
-        torch.set_num_threads(os.cpu_count() or 1)  # accelerate leaves a process one thread
+        torch.set_num_threads(usable_cores())  # accelerate leaves a process one thread
     try:
         if config.dry_run:
             return print_estimate(config)

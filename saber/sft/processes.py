@@ -84,3 +84,9 @@ def device_name(device: torch.device) -> str:
 def local_world() -> int:
     """Processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: fewer than the machine has where a scheduler gave it some. More threads than
+    that wait for each other."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
