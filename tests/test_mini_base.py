@@ -108,12 +108,12 @@ def test_the_plain_tasks_hold_no_sed(config):
     assert not any(f"<{section}>" in row.answer for row in tasks for section in SECTIONS)
     for row, source in zip(tasks, rows, strict=True):
         said = Annotation.from_json(source)
-        assert row.clip.id == source["id"] and said.reasoning and said.reasoning not in row.answer
+        assert row.clip.id == source["id"] and said.reasoning
         asked = row.prompt.partition(".")[0].split("+")
         values = labels(source).split("\n")
         assert values[0] == (source["truth"]["scene"] or "-") and values[-1] == source["truth"]["emotion"]
         due = {"labels": values, "words": [said.speech], "tone": [said.prosody],
-               "look": [f"{said.scene} {said.face} {said.body}"]}  # fmt: skip
+               "look": [f"{said.scene} {said.face} {said.body}"], "why": [said.reasoning]}  # fmt: skip
         assert row.answer.split("\n") == [line for task in asked for line in due[task]]
 
 
@@ -124,8 +124,8 @@ def test_plain_questions_come_in_any_number_and_order_and_each_has_its_prompt(co
     orders = [row.prompt for row in plain_rows(config, rows)]
     assert set(orders) <= prompts.keys()
     asked = [order.partition(".")[0].split("+") for order in orders]
-    assert {len(tasks) for tasks in asked} == {1, 2, 3, 4}
-    assert {tasks[-1] for tasks in asked} == {tasks[0] for tasks in asked} == {"labels", "words", "look", "tone"}
+    assert {len(tasks) for tasks in asked} == {1, 2, 3, 4, 5}
+    assert {tasks[-1] for tasks in asked} == {tasks[0] for tasks in asked} == {"labels", "words", "look", "tone", "why"}
     alone = plain_rows(replace(config, join_tasks="labels"), rows)
     assert {row.prompt for row in alone} == {"labels.en", "labels.zh"}
 

@@ -43,7 +43,7 @@ from saber.studio.world import ATTRIBUTES, ClipSpec
 SEEN = ("scene", "face", "gaze", "head", "micro", "body")
 HEARD = ("event", "level", "movement", "rate", "loudness", "tension", "tremor", "breath", "noise", "voice")
 FRAME = 112
-TASKS = ("labels", "words", "look", "tone")
+TASKS = ("labels", "words", "look", "tone", "why")
 ENCODER_SPLITS = ("train", "validation", "speech")
 SPLITS = (*ENCODER_SPLITS, "drill", "rare")
 STAGES = ("clips", "decode", "see", "hear", "join", "all")
@@ -82,7 +82,7 @@ class BaseConfig:
     join_voices: int = option(3, "rows of join that are a voice alone, to each that is a whole clip")
     encoder_learning_rate: float = option(1.5e-3, "peak, see and hear")
     join_learning_rate: float = option(2e-3, "peak, join")
-    join_tasks: str = option("labels,words,look,tone", "what the language model learns in join, comma-separated")
+    join_tasks: str = option("labels,words,look,tone,why", "what the language model learns in join, comma-separated")
     workers: int = option(2, "processes that decode")
 
     def __post_init__(self) -> None:
@@ -610,8 +610,9 @@ def word_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> list[Row]:
 
 
 def plain_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> Iterator[Row]:
-    """Plain questions about each clip, one to four in any order, each answered on lines of its own: its labels, what is
-    said, what is seen, how the voice sounds. SED wants each behind other answers, so none may always come first."""
+    """Plain questions about each clip, one to five in any order, each answered on lines of its own: its labels, what is
+    said, what is seen, how the voice sounds, what the person feels and why. SED wants each behind other answers, so
+    none may always come first."""
     rng = random.Random(config.seed)
     for row in rows:
         annotation = Annotation.from_json(row)
@@ -620,6 +621,7 @@ def plain_rows(config: BaseConfig, rows: list[dict[str, Any]]) -> Iterator[Row]:
             "words": annotation.speech,
             "look": " ".join([annotation.scene, annotation.face, annotation.body]),
             "tone": annotation.prosody,
+            "why": annotation.reasoning,
         }
         asked = [task for task in config.join_tasks.split(",") if answers[task]]
         asked = rng.sample(asked, rng.randint(1, len(asked)))
