@@ -14,7 +14,16 @@ import torch
 from saber.eval.studio import sample_evaluation
 from saber.model import Checkpoint, load_checkpoint
 from saber.recipe import parse_recipe, write_run
-from saber.sft import SFTConfig, join_processes, open_source, run_sft, save_adapter, trained_settings, usable_cores
+from saber.sft import (
+    SFTConfig,
+    join_processes,
+    leave,
+    open_source,
+    run_sft,
+    save_adapter,
+    trained_settings,
+    usable_cores,
+)
 from saber.sft.rows import split_names
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "mini-sed.yaml"
@@ -85,6 +94,7 @@ def main() -> None:
     if summary["is_main_process"]:
         write_run(config.output_dir, config, rows=source.count(), settings=asdict(checkpoint.settings), **summary)
         print(f"written to {folder}")
+    leave()
 
 
 if __name__ == "__main__":
