@@ -92,3 +92,26 @@ def tiny(tiny_folder: Path):
     from saber.model import load_checkpoint
 
     return load_checkpoint(tiny_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def four_rows(clips: list[Clip]) -> list:
+    """Training rows of four clips with a person who is seen and heard."""
+    from saber.schema import Annotation
+    from saber.sections import render
+    from saber.sft import Row
+
+    whole = [clip for clip in clips if not clip.metadata["incomplete"]]
+    return [Row(clip, "clip", render(Annotation.from_json(clip.metadata))) for clip in whole[:4]]
+
+
+@pytest.fixture(scope="module")
+def own_accelerator():
+    """accelerate keeps its precision for the whole process; other files may want another."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

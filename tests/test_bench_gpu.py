@@ -9,29 +9,12 @@ import pytest
 import torch
 import yaml
 
-from saber.schema import Annotation
-from saber.sections import render
-from saber.sft import Row, SFTConfig, loop
+from saber.sft import SFTConfig, loop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 import bench_gpu  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def own_accelerator():
-    """accelerate keeps its precision for the whole process; other files may want another."""
-    from accelerate.state import AcceleratorState
-
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def rows(clips) -> list[Row]:
-    whole = [clip for clip in clips if not clip.metadata["incomplete"]]
-    return [Row(clip, "clip", render(Annotation.from_json(clip.metadata))) for clip in whole[:4]]
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
 @pytest.fixture
@@ -46,8 +29,8 @@ def bench(recipe: Path, **options) -> bench_gpu.BenchConfig:
     return bench_gpu.BenchConfig(**{"recipe": str(recipe), "batch_size": 4, "steps": 3, "layers": 2} | options)
 
 
-def test_a_run_gives_its_figures_and_the_profile_of_a_step(recipe, rows, tmp_path):
-    found = bench_gpu.measure(bench(recipe, profile=str(tmp_path / "profile")), 2, rows, tmp_path)
+def test_a_run_gives_its_figures_and_the_profile_of_a_step(recipe, four_rows, tmp_path):
+    found = bench_gpu.measure(bench(recipe, profile=str(tmp_path / "profile")), 2, four_rows, tmp_path)
     assert list(found) == [
         "step_s", "spread_s", "clips_per_s", "tokens_per_s", "waiting_share", "step_flops", "share_of_peak",
         "peak_memory_gib",
@@ -73,13 +56,13 @@ def _layers(recipe: Path) -> list[torch.Tensor]:
     return list(model.model.language_model.layers.parameters())
 
 
-def test_a_micro_batch_that_does_not_fit_is_told_and_the_trainer_put_back(recipe, rows, tmp_path, monkeypatch):
+def test_a_micro_batch_that_does_not_fit_is_told_and_the_trainer_put_back(recipe, four_rows, tmp_path, monkeypatch):
     def burst(*_):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
 
     kept = loop.Report, loop.State.save
     monkeypatch.setattr(loop, "update", burst)
-    found = bench_gpu.measure(bench(recipe), 2, rows, tmp_path)
+    found = bench_gpu.measure(bench(recipe), 2, four_rows, tmp_path)
     assert found == {"error": "CUDA out of memory. Tried to allocate 2.00 GiB."}
     assert (loop.Report, loop.State.save, loop.update) == (*kept, burst)
 

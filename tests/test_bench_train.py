@@ -7,31 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from saber.schema import Annotation
-from saber.sections import render
-from saber.sft import Row, loop
+from saber.sft import loop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 import bench_train  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_accelerator():
-    """accelerate keeps its precision for the whole process; other files may want another."""
-    from accelerate.state import AcceleratorState
-
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def rows(clips) -> list[Row]:
-    whole = [clip for clip in clips if not clip.metadata["incomplete"]]
-    return [Row(clip, "clip", render(Annotation.from_json(clip.metadata))) for clip in whole[:4]]
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +24,8 @@ def config(tiny_folder) -> bench_train.BenchConfig:
 
 
 @pytest.fixture(scope="module")
-def found(config, rows, tmp_path_factory) -> dict:
-    return bench_train.run_bench(config, rows, tmp_path_factory.mktemp("bench"), apart=False)
+def found(config, four_rows, tmp_path_factory) -> dict:
+    return bench_train.run_bench(config, four_rows, tmp_path_factory.mktemp("bench"), apart=False)
 
 
 def test_the_first_step_of_both_trainers_agrees(found):
@@ -69,7 +51,7 @@ def test_the_line_holds_a_figure_for_every_variant_and_ratio(found):
     assert line["config"]["batch_size"] == 4
 
 
-def test_the_variants_are_the_trainer_with_and_without_its_parts(found, config, rows, tmp_path):
+def test_the_variants_are_the_trainer_with_and_without_its_parts(found, config, tmp_path):
     assert loop.micro_batches is not bench_train.unsorted_micro_batches  # put back after each run
     assert found["variants"]["ours_in_line"]["waiting_share"] > found["variants"]["kept_in_line"]["waiting_share"]
     lengths = [5, 1, 4, 2]

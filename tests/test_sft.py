@@ -94,14 +94,7 @@ def examples(tiny, rows) -> list[Example]:
     return examples_of(tiny, rows)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_accelerator():
-    """accelerate keeps its precision for the whole process; other files may want another."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
 # --- rows and examples ------------------------------------------------------------------------------------------------

@@ -27,15 +27,7 @@ from saber.sft import (
     save_adapter,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_accelerator():
-    """accelerate keeps its precision for the whole process; other files may want another."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,6 @@ def measure(config: BenchConfig, size: int, rows: Sequence[Row], work: Path) -> 
         micro_batch_size=size, save_every=10**9, log_every=1, eval_clips=0, cache_dir=None, report_to="none",
         cpu=not on_gpu,
     )  # fmt: skip
-    checkpoint = random_checkpoint(recipe, config.layers, "cuda" if on_gpu else "cpu")
     clock, counter = Clock(config.batch_size), FlopCounterMode(display=False)
 
     class Timed(loop.Report):
@@ -123,7 +122,7 @@ def measure(config: BenchConfig, size: int, rows: Sequence[Row], work: Path) -> 
     loop.Report, loop.update = Timed, update
     loop.State.save = lambda *_: None  # of tens of GB, which nobody goes on from
     try:
-        run_sft(checkpoint, list(rows), recipe)
+        run_sft(random_checkpoint(recipe, config.layers, "cuda" if on_gpu else "cpu"), list(rows), recipe)
     except torch.cuda.OutOfMemoryError as error:
         return {"error": str(error).splitlines()[0]}
     finally:
@@ -160,7 +159,8 @@ def share_of_peak(flops: float) -> float | None:
 
 
 def estimated(config: BenchConfig, size: int) -> dict[str, float]:
-    """What the dry run says of the same recipe, alone on one GPU: to be held against what was measured."""
+    """What the dry run says of the same recipe, alone on one GPU with clips of 5 s: to be held against what was
+    measured."""
     recipe = SFTConfig(**read_recipe(SFTConfig, config.recipe))
     found = estimate(replace(recipe, gpus=1, sharding="ddp", batch_size=config.batch_size, micro_batch_size=size))
     return {"estimated_typical_gib": round(found.typical_bytes / 2**30, 2)}
