@@ -105,9 +105,9 @@ def four_rows(clips: list[Clip]) -> list:
     return [Row(clip, "clip", render(Annotation.from_json(clip.metadata))) for clip in whole[:4]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def own_accelerator():
-    """accelerate keeps its precision for the whole process; other files may want another."""
+    """accelerate keeps its precision for the whole process; the next test may want another."""
     import torch
     from accelerate.state import AcceleratorState
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from saber import media
 from saber.model import embed, encode_media, load_checkpoint
@@ -261,6 +261,34 @@ def test_a_loss_in_chunks_is_the_plain_one_with_its_gradients(tiny, examples, ch
 
 
 # --- order and rate ---------------------------------------------------------------------------------------------------
+
+
+def kernels_used(longest: int, bf16: bool = True) -> set[str]:
+    """The kernels that attention over 64 tokens takes, forward and backward, where ``longest`` are expected."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    query, key, value = (torch.randn(2, 2, 64, 32, dtype=dtype, requires_grad=True) for _ in range(3))
+    with processes.quick_attention(torch.device("cpu"), longest, bf16), torch.profiler.profile() as profile:
+        scaled_dot_product_attention(query, key, value, is_causal=True).sum().backward()
+    return {event.key for event in profile.key_averages()}
+
+
+def test_short_sequences_in_bfloat16_take_the_plain_attention_of_cpus_and_no_others_do():
+    flash = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    assert flash not in kernels_used(512)
+    assert flash in kernels_used(513)
+    assert flash in kernels_used(64, bf16=False)
+    assert torch.backends.cuda.flash_sdp_enabled()
+    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() == before
+
+
+def test_both_attentions_teach_the_same_within_the_rounding_of_bfloat16(tiny, rows, tmp_path, monkeypatch):
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "plain", max_steps=3, bf16=True))
+    monkeypatch.setattr(processes, "PLAIN_ATTENTION", 0)
+    run_sft(trainee(tiny), rows, config_for(tmp_path / "flash", max_steps=3, bf16=True))
+    plain, flash = losses(tmp_path / "plain"), losses(tmp_path / "flash")
+    assert plain != flash
+    assert [loss for _, loss, _ in plain] == pytest.approx([loss for _, loss, _ in flash], rel=1e-2)
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():

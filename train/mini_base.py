@@ -34,7 +34,7 @@ from saber.prompts import load_prompt
 from saber.recipe import parse_recipe, write_run
 from saber.schema import LANGUAGES, Annotation, Clip
 from saber.sections import render
-from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, run_sft, usable_cores
+from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, quick_attention, run_sft, usable_cores
 from saber.studio import causes, face, voice
 from saber.studio.render import first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
@@ -75,8 +75,7 @@ class BaseConfig:
     vision_layers: int = option(4, "layers of the vision encoder")
     audio_layers: int = option(3, "layers of the audio encoder")
     see_steps: int = option(3400, "steps of 64 frame pairs")
-    hear_steps: int = option(9000, "steps of 32 clips")
-    hear_cycles: int = option(2, "times that the learning rate of hear rises and falls (SGDR, Loshchilov 2017)")
+    hear_steps: int = option(7000, "steps of 32 clips")
     join_steps: int = option(6000, "optimizer steps of join")
     join_batch_size: int = option(32, "rows a step of join")
     join_voices: int = option(3, "rows of join that are a voice alone, to each that is a whole clip")
@@ -537,7 +536,7 @@ def run_hear(config: BaseConfig, checkpoint: Checkpoint, data: dict[str, tuple[l
     def sample(rng: np.random.Generator) -> Any:
         return rng.choice(len(taught_on), 32)
 
-    _teach(config, "hear", tower, taught, config.hear_steps, sample, loss, score, config.hear_cycles)
+    _teach(config, "hear", tower, taught, config.hear_steps, sample, loss, score)
 
 
 def _teach(
@@ -549,10 +548,8 @@ def _teach(
     sample: Any,
     loss: Any,
     score: Any,
-    cycles: int = 1,
 ) -> None:
     """Trains an encoder with its reading heads; leaves ``<stage>.pt`` (the encoder). Resumable."""
-    cycle = -(-steps // cycles)
     work = Path(config.work_dir)
     done, state_path = work / f"{stage}.pt", work / f"{stage}.state.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -571,10 +568,11 @@ def _teach(
     began, losses = time.perf_counter(), []
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step % cycle, cycle, peak, 0.05)
-        with torch.autocast(device, torch.bfloat16):
-            value = loss(sample(np.random.default_rng([config.seed, step])))
-        value.backward()
+            group["lr"] = learning_rate_at(step, steps, peak, 0.05)
+        with quick_attention(torch.device(device), longest=200):  # the windows of both encoders are shorter
+            with torch.autocast(device, torch.bfloat16):
+                value = loss(sample(np.random.default_rng([config.seed, step])))
+            value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()

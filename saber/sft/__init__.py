@@ -11,7 +11,7 @@ from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loop import learning_rate_at, run_sft
 from saber.sft.loss import AnswerLoss
 from saber.sft.order import Source
-from saber.sft.processes import join_processes, leave, usable_cores
+from saber.sft.processes import join_processes, leave, quick_attention, usable_cores
 from saber.sft.rows import DataError, Row, read_rows
 from saber.sft.sources import open_source
 from saber.sft.tuning import merge_adapter, prepare_tuning, save_adapter
@@ -19,6 +19,6 @@ from saber.sft.tuning import merge_adapter, prepare_tuning, save_adapter
 __all__ = [
     "IGNORED", "AnswerLoss", "DataError", "Example", "ExampleBuilder", "MediaCache", "Row", "SFTConfig", "Source",
     "build_example", "collate", "example_stream", "join_processes", "learning_rate_at", "leave", "merge_adapter",
-    "open_source", "option", "prepare_tuning", "read_rows", "run_sft", "save_adapter", "trained_settings",
-    "usable_cores",
+    "open_source", "option", "prepare_tuning", "quick_attention", "read_rows", "run_sft", "save_adapter",
+    "trained_settings", "usable_cores",
 ]  # fmt: skip
