@@ -39,8 +39,8 @@ def train(
     }  # fmt: skip
     if {"ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"} & {*(environment or {})}:
         settings["cpu"] = "false"  # accelerate leaves both out where it is told to use the CPU
-    given = [*settings.items(), *zip(options[::2], options[1::2], strict=True)]
-    words = [str(word) for name, value in given for word in (f"--{name}", value)]
+    given = settings | dict(zip(options[::2], options[1::2], strict=True))
+    words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
     log = out / "log.jsonl"
     with subprocess.Popen(
         [*command, script, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -93,9 +93,12 @@ def folder_of(rows: list[dict], source: Path, folder: Path) -> Path:
     return folder
 
 
-def test_two_processes_learn_what_one_does_though_their_shares_differ(tiny_folder, uneven, tmp_path):
+@pytest.mark.parametrize("cpu", ["true", "false"])
+def test_two_processes_learn_what_one_does_though_their_shares_differ(tiny_folder, uneven, tmp_path, cpu):
+    """Whether the CPU is asked for or is all there is."""
     one, _ = train(tmp_path / "one", tiny_folder, uneven)
-    two, said = train(tmp_path / "two", tiny_folder, uneven, processes=2)
+    nothing_else = {"CUDA_VISIBLE_DEVICES": ""}
+    two, said = train(tmp_path / "two", tiny_folder, uneven, "cpu", cpu, processes=2, environment=nothing_else)
     assert len(one) == 3
     assert_alike(one, two)
     assert "clip torn" in said, "the clip is named whichever process meets it"

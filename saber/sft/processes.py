@@ -26,10 +26,20 @@ def join_processes(config: SFTConfig) -> Any:
     from accelerate import PartialState
 
     # DeepSpeed runs on CPUs too, but accelerate finds no backend for it there by itself.
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    backend = {"backend": "gloo"} if several and not torch.accelerator.is_available() else {}
+    backend = {"backend": "gloo"} if _several() and not torch.accelerator.is_available() else {}
     # Rendering, encoding, evaluation and checkpoints make processes wait longer than the default.
-    return PartialState(cpu=config.cpu, timeout=timedelta(hours=3), **backend)
+    return PartialState(cpu=_wants_cpus(config), timeout=timedelta(hours=3), **backend)
+
+
+def _several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _wants_cpus(config: SFTConfig) -> bool:
+    """What accelerate must be told: it joins processes on CPUs only where it is asked for CPUs, and leaves them apart
+    in silence otherwise; DeepSpeed and FSDP it then leaves out."""
+    engine = any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("DEEPSPEED", "FSDP"))
+    return config.cpu or (_several() and not torch.accelerator.is_available() and not engine)
 
 
 def build_accelerator(config: SFTConfig) -> Any:
@@ -39,9 +49,14 @@ def build_accelerator(config: SFTConfig) -> Any:
     join_processes(config)
     tracker = None if config.report_to == "none" else config.report_to
     accelerator = Accelerator(
-        mixed_precision="bf16" if config.bf16 else "no", cpu=config.cpu, log_with=tracker,
+        mixed_precision="bf16" if config.bf16 else "no", cpu=_wants_cpus(config), log_with=tracker,
         project_dir=config.output_dir,
     )  # fmt: skip
+    if _several() and accelerator.distributed_type.value == "NO":
+        raise ValueError(
+            f"the {os.environ['WORLD_SIZE']} processes of this run were not joined: each would train on its own share "
+            "alone; start them with accelerate launch or torchrun, on CPUs with --cpu true"
+        )
     if tracker:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         accelerator.init_trackers("saber-sft", config=dataclasses.asdict(config))
@@ -121,7 +136,7 @@ def leave() -> None:
     """Ends a process of several on CPUs at once, when all is written. Threads of gloo that outlive the process group
     can abort an interpreter that ends in the ordinary way (github.com/pytorch/pytorch/issues/190489), and the launcher
     would take a finished run for a failed one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+    if _several() and not torch.accelerator.is_available():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
