@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from saber import media
 from saber.prompts import load_prompt
@@ -202,6 +203,35 @@ def test_encoders_of_other_clips_or_settings_are_not_taken_for_these(config, dat
         run_studio(other, Mix(split=split, seed=5), 2, progress=False)
     with pytest.raises(ValueError, match="encoders made with other clips"):
         claim(dataclasses.replace(config, data=str(other)))
+
+
+def test_join_takes_the_encoders_of_another_checkpoint(config, tmp_path, monkeypatch):
+    build(config)
+    own = {"work_dir": str(tmp_path / "again"), "output_dir": str(tmp_path / "other"), "seed": 1}
+    again = dataclasses.replace(config, stage="join", encoders=config.output_dir, **own)
+    for stage in ("run_see", "run_hear"):
+        monkeypatch.setattr(mini_base, stage, None)
+    build(again)
+    first, second = (load_file(Path(folder) / "model.safetensors") for folder in (config.output_dir, again.output_dir))
+    same = {name for name in first if torch.equal(first[name], second[name])}
+    assert {name for name in first if name.startswith(("visual.", "audio_tower."))} <= same
+    assert same != first.keys(), "the language model is another one"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (None, "encoders: there is no .*mine.safetensors; give a checkpoint's folder or a safetensors file"),
+        ({"visual.a": torch.zeros(1)}, "mine.safetensors holds no weights of its audio_tower"),
+        ({"visual.a": torch.zeros(1), "audio_tower.a": torch.zeros(1)}, "the visual is not of the sizes"),
+    ],
+)
+def test_weights_without_fitting_encoders_are_refused_by_name(config, tmp_path, weights, message):
+    path = tmp_path / "mine.safetensors"
+    if weights:
+        save_file(weights, path)
+    with pytest.raises(ValueError, match=message):
+        build(dataclasses.replace(config, stage="join", encoders=str(path)))
 
 
 def test_an_unknown_stage_is_refused():

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import cross_entropy, ctc_loss, log_softmax, smooth_l1_loss
 from tqdm import tqdm
@@ -46,6 +47,7 @@ FRAME = 112
 TASKS = ("labels", "words", "look", "tone", "why")
 ENCODER_SPLITS = ("train", "validation", "speech")
 SPLITS = (*ENCODER_SPLITS, "drill", "rare")
+ENCODERS = {"see": "visual", "hear": "audio_tower"}  # stage -> the part of the model that it teaches
 STAGES = ("clips", "decode", "see", "hear", "join", "all")
 
 
@@ -66,6 +68,9 @@ class BaseConfig:
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")
     stage: str = option("all", "clips, decode, see, hear, join or all; see and hear can run side by side")
+    encoders: str = option(
+        "", "weights (a checkpoint's folder or a safetensors file) whose encoders join takes, instead of see and hear"
+    )
     seed: int = option(0, "initialisation and data order")
     vocabulary_size: int = option(3072, "tokens of the byte-level BPE")
     width: int = option(256, "hidden size of the language model")
@@ -74,7 +79,7 @@ class BaseConfig:
     encoder_width: int = option(160, "hidden size of both encoders")
     vision_layers: int = option(4, "layers of the vision encoder")
     audio_layers: int = option(3, "layers of the audio encoder")
-    see_steps: int = option(3400, "steps of 64 frame pairs")
+    see_steps: int = option(5000, "steps of 64 frame pairs")
     hear_steps: int = option(7000, "steps of 32 clips")
     join_steps: int = option(6000, "optimizer steps of join")
     join_batch_size: int = option(32, "rows a step of join")
@@ -246,6 +251,7 @@ _FREE = (
     "output_dir",
     "work_dir",
     "stage",
+    "encoders",
     "join_steps",
     "join_batch_size",
     "join_voices",
@@ -666,6 +672,26 @@ def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: Sequence[Row]) ->
     return summary
 
 
+def encoder_weights(config: BaseConfig) -> dict[str, dict[str, torch.Tensor]]:
+    """ "see" and "hear" -> the weights of the encoder that the stage taught. Raises ValueError where the file that
+    ``config.encoders`` names has none."""
+    if not config.encoders:
+        return {stage: torch.load(Path(config.work_dir) / f"{stage}.pt", weights_only=True) for stage in ENCODERS}
+    path = Path(config.encoders)
+    path = path / "model.safetensors" if path.is_dir() else path
+    if not path.exists():
+        raise ValueError(f"encoders: there is no {path}; give a checkpoint's folder or a safetensors file")
+    weights = load_file(path)
+    found = {
+        stage: {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}
+        for stage, part in ENCODERS.items()
+    }
+    for stage, part in ENCODERS.items():
+        if not found[stage]:
+            raise ValueError(f"encoders: {path} holds no weights of its {part}")
+    return found
+
+
 def build(config: BaseConfig) -> None:
     """Runs the stages that ``config.stage`` names and that are not done yet."""
     # An encoder alone leaves a core for the other one; the language model gets them all.
@@ -675,7 +701,10 @@ def build(config: BaseConfig) -> None:
         return
     tables = {split: read_rows(Path(config.data) / split) for split in SPLITS}
     rows = {split: first_wordings(table) for split, table in tables.items()}
-    claim(config)
+    language = config.stage in ("join", "all")
+    given = language and config.encoders
+    if not given:
+        claim(config)
     # To read, words in any order teach more than sentences, which can be guessed: three of the first to one of those.
     voices = word_rows(
         config, [row for at, row in enumerate(rows["speech"]) if row["template"] == "shuffled" or at % 3 == 0]
@@ -688,8 +717,8 @@ def build(config: BaseConfig) -> None:
         "hear": (checkpoint.model.model.audio_tower, run_hear),
     }
     done = {stage: Path(config.work_dir) / f"{stage}.pt" for stage in encoders}
-    language = config.stage in ("join", "all")
-    wanted = [stage for stage in encoders if (language or config.stage == stage) and not done[stage].exists()]
+    teaches = [stage for stage in encoders if config.stage == stage or (language and not given)]
+    wanted = [stage for stage in teaches if not done[stage].exists()]
     if wanted or config.stage == "decode":
         taught = {split: rows[split] for split in ENCODER_SPLITS}
         taught["speech"] = taught["speech"][: config.hear_clips]
@@ -697,8 +726,12 @@ def build(config: BaseConfig) -> None:
         for stage in wanted:
             encoders[stage][1](config, checkpoint, data)
     if language:
+        weights = encoder_weights(config)
         for stage, (tower, _) in encoders.items():
-            tower.load_state_dict(torch.load(done[stage], weights_only=True))
+            try:
+                tower.load_state_dict(weights[stage])
+            except RuntimeError as error:  # other sizes
+                raise ValueError(f"the {ENCODERS[stage]} is not of the sizes that are asked for: {error}") from error
             for parameter in tower.parameters():
                 # As they will be saved, in 16 bit, so that what is cached now is what the checkpoint gives later.
                 parameter.data = parameter.data.half().float()
