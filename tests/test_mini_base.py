@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +37,7 @@ from mini_base import (  # noqa: E402
     word_rows,
 )
 
+ROOT = Path(__file__).parents[1]
 TINY = dict(
     width=64, layers=1, text_ffn=64, encoder_width=40, vision_layers=1, audio_layers=1, vocabulary_size=600,
     see_steps=3, hear_steps=3, join_steps=2, workers=0,
@@ -216,6 +219,39 @@ def test_join_takes_the_encoders_of_another_checkpoint(config, tmp_path, monkeyp
     same = {name for name in first if torch.equal(first[name], second[name])}
     assert {name for name in first if name.startswith(("visual.", "audio_tower."))} <= same
     assert same != first.keys(), "the language model is another one"
+
+
+def test_two_processes_join_as_one_does(config, tmp_path):
+    build(config)
+    own = {
+        "stage": "join",
+        "encoders": config.output_dir,
+        "work_dir": tmp_path / "two",
+        "output_dir": tmp_path / "base",
+    }
+    given = {**TINY, "data": config.data, **own}
+    words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run(
+        [*launcher, "train/mini_base.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    one, two = (
+        [json.loads(line) for line in (Path(folder) / "join" / "log.jsonl").read_text().splitlines()]
+        for folder in (config.work_dir, own["work_dir"])
+    )
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=1e-2)
+    assert json.loads((own["work_dir"] / "run.json").read_text())["join"]["processes"] == 2
+    assert load_file(own["output_dir"] / "model.safetensors").keys() == load_file(
+        Path(config.output_dir) / "model.safetensors").keys()  # fmt: skip
+
+
+def test_processes_share_no_stage_but_join(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes can share the stage join only, once see and hear have ended"):
+        build(config)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import cycle, islice, permutations
 from pathlib import Path
@@ -35,7 +36,18 @@ from saber.prompts import load_prompt
 from saber.recipe import parse_recipe, write_run
 from saber.schema import LANGUAGES, Annotation, Clip
 from saber.sections import render
-from saber.sft import Row, SFTConfig, example_stream, learning_rate_at, option, quick_attention, run_sft, usable_cores
+from saber.sft import (
+    Row,
+    SFTConfig,
+    example_stream,
+    join_processes,
+    learning_rate_at,
+    leave,
+    option,
+    quick_attention,
+    run_sft,
+    usable_cores,
+)
 from saber.studio import causes, face, voice
 from saber.studio.render import first_wordings, read_rows, run_studio
 from saber.studio.sample import Mix
@@ -660,14 +672,16 @@ def join_rows(config: BaseConfig, clips: list[dict[str, Any]], voices: Sequence[
 
 
 def run_join(config: BaseConfig, checkpoint: Checkpoint, rows: Sequence[Row]) -> dict[str, Any]:
-    """Trains the language model on plain tasks, the encoders as they are. Resumable."""
+    """Trains the language model on plain tasks, the encoders as they are, and writes the base. Resumable."""
     work = Path(config.work_dir)
     settings = SFTConfig(
         output_dir=str(work / "join"), title="SABER-Mini-Base", tuning="full", max_steps=config.join_steps,
         batch_size=config.join_batch_size, micro_batch_size=16, learning_rate=config.join_learning_rate,
         seed=config.seed, cache_dir=str(work / "features"), workers=1,
     )  # fmt: skip
-    summary = run_sft(checkpoint, rows, settings, plain_prompts())
+    summary = run_sft(
+        checkpoint, rows, settings, plain_prompts(), save=lambda *_: checkpoint.save(config.output_dir)
+    )  # fmt: skip
     del summary["tuned"]
     return summary
 
@@ -693,16 +707,22 @@ def encoder_weights(config: BaseConfig) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def build(config: BaseConfig) -> None:
-    """Runs the stages that ``config.stage`` names and that are not done yet."""
+    """Runs the stages that ``config.stage`` names and that are not done yet. Several processes (torchrun) share the
+    encoding and each batch of join once both encoders are there. Raises ValueError for what cannot be done."""
+    language = config.stage in ("join", "all")
+    given = language and config.encoders
+    done = {stage: Path(config.work_dir) / f"{stage}.pt" for stage in ENCODERS}
+    several = int(os.environ.get("WORLD_SIZE", "1"))
+    if several > 1 and not (language and (given or all(path.exists() for path in done.values()))):
+        raise ValueError(f"{several} processes can share the stage join only, once see and hear have ended")
     # An encoder alone leaves a core for the other one; the language model gets them all.
-    torch.set_num_threads(1 if config.stage in ("see", "hear") else usable_cores())
-    render_clips(config)
+    torch.set_num_threads(1 if config.stage in ENCODERS else max(1, usable_cores() // several))
+    with join_processes(SFTConfig()).main_process_first() if several > 1 else nullcontext():
+        render_clips(config)
     if config.stage == "clips":
         return
     tables = {split: read_rows(Path(config.data) / split) for split in SPLITS}
     rows = {split: first_wordings(table) for split, table in tables.items()}
-    language = config.stage in ("join", "all")
-    given = language and config.encoders
     if not given:
         claim(config)
     # To read, words in any order teach more than sentences, which can be guessed: three of the first to one of those.
@@ -716,7 +736,6 @@ def build(config: BaseConfig) -> None:
         "see": (checkpoint.model.model.visual, run_see),
         "hear": (checkpoint.model.model.audio_tower, run_hear),
     }
-    done = {stage: Path(config.work_dir) / f"{stage}.pt" for stage in encoders}
     teaches = [stage for stage in encoders if config.stage == stage or (language and not given)]
     wanted = [stage for stage in teaches if not done[stage].exists()]
     if wanted or config.stage == "decode":
@@ -737,10 +756,10 @@ def build(config: BaseConfig) -> None:
                 parameter.data = parameter.data.half().float()
         tasks = join_rows(config, [*tables["train"], *tables["drill"], *tables["rare"]], voices)
         join = run_join(config, checkpoint, tasks)
-        checkpoint.save(config.output_dir)
-        counts = {split: len(table) for split, table in tables.items()}
-        write_run(config.work_dir, config, parameters=count, rows=counts, join=join)
-        print(f"base written to {config.output_dir}")
+        if join.pop("is_main_process"):
+            counts = {split: len(table) for split, table in tables.items()}
+            write_run(config.work_dir, config, parameters=count, rows=counts, join=join)
+            print(f"base written to {config.output_dir}")
 
 
 def main() -> None:
@@ -749,6 +768,7 @@ def main() -> None:
         build(config)
     except (ValueError, OSError) as error:  # of clips, of a work_dir, of a setting: each says what and where
         sys.exit(f"train/mini_base.py: {error}")
+    leave()
 
 
 if __name__ == "__main__":
