@@ -270,6 +270,13 @@ def test_weights_without_fitting_encoders_are_refused_by_name(config, tmp_path, 
         build(dataclasses.replace(config, stage="join", encoders=str(path)))
 
 
+def test_a_torn_file_of_encoders_is_named(tmp_path):
+    path = tmp_path / "torn.safetensors"
+    path.write_bytes(b"torn")
+    with pytest.raises(ValueError, match="torn.safetensors is no safetensors file"):
+        mini_base.encoder_weights(BaseConfig(encoders=str(path)))
+
+
 def test_an_unknown_stage_is_refused():
     with pytest.raises(ValueError, match="stage is 'jion'; it must be one of"):
         BaseConfig(stage="jion")

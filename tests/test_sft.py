@@ -29,6 +29,7 @@ from saber.sft import (
     MediaCache,
     Row,
     SFTConfig,
+    attention,
     build_example,
     collate,
     learning_rate_at,
@@ -267,7 +268,7 @@ def kernels_used(longest: int, bf16: bool = True) -> set[str]:
     """The kernels that attention over 64 tokens takes, forward and backward, where ``longest`` are expected."""
     dtype = torch.bfloat16 if bf16 else torch.float32
     query, key, value = (torch.randn(2, 2, 64, 32, dtype=dtype, requires_grad=True) for _ in range(3))
-    with processes.quick_attention(torch.device("cpu"), longest, bf16), torch.profiler.profile() as profile:
+    with attention.quick_attention(torch.device("cpu"), longest, bf16), torch.profiler.profile() as profile:
         scaled_dot_product_attention(query, key, value, is_causal=True).sum().backward()
     return {event.key for event in profile.key_averages()}
 
@@ -284,7 +285,7 @@ def test_short_sequences_in_bfloat16_take_the_plain_attention_of_cpus_and_no_oth
 
 def test_both_attentions_teach_the_same_within_the_rounding_of_bfloat16(tiny, rows, tmp_path, monkeypatch):
     run_sft(trainee(tiny), rows, config_for(tmp_path / "plain", max_steps=3, bf16=True))
-    monkeypatch.setattr(processes, "PLAIN_ATTENTION", 0)
+    monkeypatch.setattr(attention, "PLAIN_ATTENTION", 0)
     run_sft(trainee(tiny), rows, config_for(tmp_path / "flash", max_steps=3, bf16=True))
     plain, flash = losses(tmp_path / "plain"), losses(tmp_path / "flash")
     assert plain != flash

@@ -3,7 +3,7 @@
 Stages, each resumable and skipped when its result is there: **clips** (rendered), **decode** (to arrays), **see**
 and **hear** (each encoder taught on its own targets: action units, gaze, pose, scene, body; CTC over words, prosody,
 sound events), **join** (the language model learns to write down what voices alone say, most of it in no order that
-could be guessed, and to answer plain questions about whole clips: labels, words, descriptions; no SED).
+could be guessed, and to answer plain questions about whole clips: labels, words, descriptions, reasons; no SED).
 The paper starts from a base that already sees and hears; this makes one. Run: ``python train/mini_base.py --help``.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import cross_entropy, ctc_loss, log_softmax, smooth_l1_loss
@@ -695,7 +696,10 @@ def encoder_weights(config: BaseConfig) -> dict[str, dict[str, torch.Tensor]]:
     path = path / "model.safetensors" if path.is_dir() else path
     if not path.exists():
         raise ValueError(f"encoders: there is no {path}; give a checkpoint's folder or a safetensors file")
-    weights = load_file(path)
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"encoders: {path} is no safetensors file: {error}") from error
     found = {
         stage: {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}
         for stage, part in ENCODERS.items()

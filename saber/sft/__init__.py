@@ -5,13 +5,14 @@ Y = [E_v, E_a, R] (paper, Eq. 1), trained on the negative log-likelihood of the 
 over answer tokens; the paper writes the sum. ``train/sft.py`` is the script; ``train/recipes/`` hold the settings.
 """
 
+from saber.sft.attention import quick_attention
 from saber.sft.config import SFTConfig, option, trained_settings
 from saber.sft.examples import IGNORED, Example, build_example, collate, example_stream
 from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loop import learning_rate_at, run_sft
 from saber.sft.loss import AnswerLoss
 from saber.sft.order import Source
-from saber.sft.processes import join_processes, leave, quick_attention, usable_cores
+from saber.sft.processes import join_processes, leave, usable_cores
 from saber.sft.rows import DataError, Row, read_rows
 from saber.sft.sources import open_source
 from saber.sft.tuning import merge_adapter, prepare_tuning, save_adapter

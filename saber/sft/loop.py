@@ -20,11 +20,12 @@ from tqdm import tqdm
 from saber import media
 from saber.model import Checkpoint
 from saber.recipe import write_run
+from saber.sft.attention import quick_attention
 from saber.sft.config import SFTConfig
 from saber.sft.examples import AHEAD, IGNORED, Example, collate, example_stream
 from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loss import AnswerLoss
-from saber.sft.processes import build_accelerator, device_name, engine_name, is_split, local_world, quick_attention
+from saber.sft.processes import build_accelerator, device_name, engine_name, is_split, local_world
 from saber.sft.report import Report
 from saber.sft.rows import DataError, Row
 from saber.sft.sources import Source, TableSource
@@ -224,8 +225,8 @@ def update(
         batch = {key: value.to(accelerator.device) for key, value in collate(part, pad_token_id).items()}
         is_last = number == len(parts) - 1
         accelerator.gradient_state._set_sync_gradients(is_last)  # DeepSpeed steps inside the last backward
-        waits = accelerator.no_sync(loss_module) if not is_last else contextlib.nullcontext()
-        with waits, quick_attention(accelerator.device, len(part[0]), config.bf16):
+        exchange = accelerator.no_sync(loss_module) if not is_last else contextlib.nullcontext()
+        with exchange, quick_attention(accelerator.device, len(part[0]), config.bf16):
             with accelerator.autocast():
                 total, _ = loss_module(batch)
             # Processes average their gradients, so each scales its sum to the mean over all answer tokens.

@@ -9,14 +9,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from saber.sft.config import SFTConfig
 
@@ -55,7 +52,7 @@ def build_accelerator(config: SFTConfig) -> Any:
     if _several() and accelerator.distributed_type.value == "NO":
         raise ValueError(
             f"the {os.environ['WORLD_SIZE']} processes of this run were not joined: each would train on its own share "
-            "alone; start them with accelerate launch or torchrun, on CPUs with --cpu true"
+            "alone; start them with accelerate launch or torchrun"
         )
     if tracker:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
@@ -109,27 +106,6 @@ def usable_cores() -> int:
     """Cores that this process may run on: fewer than the machine has where a scheduler gave it some. More threads than
     that wait for each other."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-#: Tokens up to which plain attention is the faster one on CPUs in bfloat16: forward and backward 3 times as fast as
-#: the flash kernel at 110 tokens, 1.7 at 370, as fast at 800. It holds the scores of all pairs.
-PLAIN_ATTENTION = 512
-
-
-@contextmanager
-def quick_attention(device: torch.device, longest: int, bf16: bool = True) -> Iterator[None]:
-    """The faster kernel of scaled dot-product attention for sequences of up to ``longest`` tokens, forward and backward
-    (what is computed again in the backward pass must take the same one)."""
-    if device.type != "cpu" or not bf16 or longest > PLAIN_ATTENTION:
-        yield
-        return
-    allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # of all devices, whatever it is called
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(allowed)
 
 
 def leave() -> None:
