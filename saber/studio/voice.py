@@ -327,7 +327,8 @@ def _fit_contour(pitch: np.ndarray, width: float, place: float) -> tuple[float, 
         width = (narrow + wide) / 2
         semitones = 12 * np.log2(np.maximum(1 + width * (along - place), 0.35))
         # Stray values (a doubled or halved period) are not movement.
-        spread = np.std(semitones[np.abs(semitones) < 9])
+        steady = semitones[np.abs(semitones) < 9]
+        spread = np.std(steady) if len(steady) else np.inf
         narrow, wide = (width, wide) if spread < LIVELY_SEMITONES else (narrow, width)
     return width, place
 
