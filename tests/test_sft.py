@@ -540,7 +540,6 @@ def test_what_split_weights_cannot_do_is_refused_with_its_reason(tmp_path, monke
         processes.build_accelerator(config_for(tmp_path, **changes))
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such thing as a process's own cores here")
 def test_processes_that_were_not_joined_do_not_train_each_for_itself(tmp_path, monkeypatch):
     """As where srun starts them on GPUs without saying which is which."""
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -549,6 +548,7 @@ def test_processes_that_were_not_joined_do_not_train_each_for_itself(tmp_path, m
         processes.build_accelerator(config_for(tmp_path, cpu=False))
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such thing as a process's own cores here")
 def test_the_cores_that_a_scheduler_gave_are_counted_and_not_the_machine_s():
     before = os.sched_getaffinity(0)
     try:
