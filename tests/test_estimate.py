@@ -98,7 +98,8 @@ def measured(config: SFTConfig, clips: int, size: ClipSize) -> tuple[int, int]:
         labels = torch.full_like(ids, -100)
         labels[:, -size.answer :] = ids[:, -size.answer :]
         batch = {
-            "input_ids": ids, "labels": labels, "positions": torch.arange(size.length).expand(3, clips, -1),
+            "input_ids": ids, "labels": labels, "weights": torch.ones(ids.shape),
+            "positions": torch.arange(size.length).expand(3, clips, -1),
             "pixel_values_videos": torch.randn(clips * size.patches, 3 * 2 * 14 * 14),
             "video_grid_thw": torch.tensor([[size.pairs, side, side]] * clips),
             "input_features": torch.randn(clips, 128, frames),

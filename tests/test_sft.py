@@ -152,6 +152,20 @@ def test_labels_decode_to_exactly_the_answer_and_the_end_token(tiny, rows, examp
         assert tokenizer.decode(example.labels[len(prompt) :]) == row.answer + "<|im_end|>"
 
 
+def test_from_the_reasoning_on_a_token_counts_as_much_as_is_asked_for(tiny, clips):
+    tokenizer = tiny.processor.tokenizer
+    inputs = tiny.media_inputs(media.decode_here(clips[0], tiny.settings.media))
+    answer = render(Annotation.from_json(clips[0].metadata))
+    example = build_example(tiny, inputs, "Say.", answer, reasoning_weight=4.0)
+    heavy, answered = example.weights == 4, example.labels != IGNORED
+    assert set(example.weights.tolist()) == {1, 4} and not (heavy & ~answered).any()
+    said = tokenizer.decode(example.labels[heavy])
+    assert said.strip().startswith("<reasoning>") and said.endswith("</emotion><|im_end|>")
+    assert tokenizer.decode(example.labels[answered & ~heavy]).strip() == answer.partition("<reasoning>")[0].strip()
+    alone = build_example(tiny, inputs, "Say.", answer.partition("<reasoning>")[0], reasoning_weight=4.0)
+    assert (alone.weights == 1).all()
+
+
 def test_an_answers_positions_follow_the_prompts_one_by_one(examples):
     for example in examples:
         answer = example.positions[:, example.labels != IGNORED]
@@ -162,7 +176,8 @@ def test_an_answers_positions_follow_the_prompts_one_by_one(examples):
 
 def test_a_batch_is_padded_on_the_right_and_media_follow_one_another():
     def example(ids, labels, **media):
-        return Example(torch.tensor(ids), torch.tensor(labels), torch.tensor([ids, ids, ids]) * 10, media)
+        weights = torch.tensor(ids) / 2
+        return Example(torch.tensor(ids), torch.tensor(labels), weights, torch.tensor([ids, ids, ids]) * 10, media)
 
     both = example(
         [1, 2, 3], [-100, 2, 3], pixel_values_videos=torch.tensor([[0.1], [0.2]]),
@@ -181,6 +196,7 @@ def test_a_batch_is_padded_on_the_right_and_media_follow_one_another():
     expected = {
         "input_ids": [[1, 2, 3], [4, 9, 9], [5, 6, 9]],
         "labels": [[-100, 2, 3], [4, -100, -100], [-100, 6, -100]],
+        "weights": [[0.5, 1, 1.5], [2, 0, 0], [2.5, 3, 0]],
         "positions": [[[10, 20, 30], [40, 0, 0], [50, 60, 0]]] * 3,
         "pixel_values_videos": [[0.1], [0.2], [0.3]],
         "video_grid_thw": [[1, 1, 2], [1, 1, 1]],
@@ -194,7 +210,7 @@ def test_a_batch_is_padded_on_the_right_and_media_follow_one_another():
 
 def test_cached_features_follow_one_another_in_a_batch():
     def example(**media):
-        return Example(torch.tensor([1]), torch.tensor([1]), torch.ones(3, 1, dtype=torch.long), media)
+        return Example(torch.tensor([1]), torch.tensor([1]), torch.ones(1), torch.ones(3, 1, dtype=torch.long), media)
 
     mask = torch.tensor([[1]])
     batch = collate(
@@ -235,6 +251,8 @@ def test_the_loss_of_a_mixed_batch_is_that_of_its_examples_alone(tiny, examples)
 
 @pytest.mark.parametrize("chunk", [1, 7, 1024])
 def test_a_loss_in_chunks_is_the_plain_one_with_its_gradients(tiny, examples, chunk):
+    examples = [replace(example, weights=torch.rand(len(example))) for example in examples]
+
     def gradients(model) -> dict[str, torch.Tensor]:
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -251,7 +269,8 @@ def test_a_loss_in_chunks_is_the_plain_one_with_its_gradients(tiny, examples, ch
         embeddings = torch.where(media_places[..., None], embeddings, plain.get_input_embeddings()(text))
         hidden = plain.model.language_model(inputs_embeds=embeddings, position_ids=example.positions[:, None])
         logits = plain.lm_head(hidden.last_hidden_state)[0, :-1]
-        expected = expected + cross_entropy(logits, example.labels[1:], ignore_index=IGNORED, reduction="sum")
+        losses = cross_entropy(logits, example.labels[1:], ignore_index=IGNORED, reduction="none")
+        expected = expected + losses @ example.weights[1:]
     expected.backward()
 
     assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
@@ -566,6 +585,8 @@ def test_no_rows_and_a_number_of_steps_below_zero_are_refused(tiny, tmp_path):
         config_for(tmp_path, max_steps=-1)
     with pytest.raises(ValueError, match="epochs is nan"):
         config_for(tmp_path, max_steps=0, epochs=float("nan"))
+    with pytest.raises(ValueError, match="reasoning_weight is 0; it must be above 0"):
+        config_for(tmp_path, reasoning_weight=0)
 
 
 def test_a_step_without_a_usable_clip_changes_nothing(tiny, tmp_path):

@@ -96,9 +96,9 @@ def folder_of(rows: list[dict], source: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("cpu", ["true", "false"])
 def test_two_processes_learn_what_one_does_though_their_shares_differ(tiny_folder, uneven, tmp_path, cpu):
     """Whether the CPU is asked for or is all there is."""
-    one, _ = train(tmp_path / "one", tiny_folder, uneven)
-    nothing_else = {"CUDA_VISIBLE_DEVICES": ""}
-    two, said = train(tmp_path / "two", tiny_folder, uneven, "cpu", cpu, processes=2, environment=nothing_else)
+    options, nothing_else = ("cpu", cpu, "reasoning_weight", 3), {"CUDA_VISIBLE_DEVICES": ""}
+    one, _ = train(tmp_path / "one", tiny_folder, uneven, *options)
+    two, said = train(tmp_path / "two", tiny_folder, uneven, *options, processes=2, environment=nothing_else)
     assert len(one) == 3
     assert_alike(one, two)
     assert "clip torn" in said, "the clip is named whichever process meets it"
@@ -229,7 +229,8 @@ model = load_checkpoint({model!r}, device="cpu").model
 ids = torch.arange(12)[None]
 labels = ids.clone()
 labels[:, : 9 if rank == 0 else 2] = IGNORED
-batch = {{"input_ids": ids, "labels": labels, "positions": torch.arange(12).expand(3, 1, -1)}}
+batch = {{"input_ids": ids, "labels": labels, "weights": torch.rand(1, 12)}}
+batch["positions"] = torch.arange(12).expand(3, 1, -1)
 expected, _ = AnswerLoss(model)(batch)
 calls = []
 model.lm_head.register_forward_hook(lambda *_: calls.append(1))

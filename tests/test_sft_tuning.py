@@ -97,7 +97,7 @@ def test_a_worker_that_is_not_forked_gets_no_weights_and_builds_the_same(tiny, r
     assert all(values.is_meta for values in received.cache.checkpoint.model.parameters())
     for row in rows:
         mine, other = builder.example(row), received.example(row)
-        for name in ("input_ids", "labels", "positions"):
+        for name in ("input_ids", "labels", "weights", "positions"):
             assert torch.equal(getattr(mine, name), getattr(other, name)), name
         assert all(torch.equal(mine.media[key], other.media[key]) for key in ("pixel_values_videos", "input_features"))
 

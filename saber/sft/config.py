@@ -38,6 +38,9 @@ class SFTConfig:
     warmup_share: float = option(0.03, "share of the steps with rising learning rate")
     weight_decay: float = option(0.01, "AdamW weight decay on matrices")
     max_grad_norm: float = option(1.0, "gradient clipping")
+    reasoning_weight: float = option(
+        1.0, "how much a token of the reasoning and the verdict counts, to one of the evidence (paper: 1)"
+    )
     tuning: str = option("lora", "full, lora or qlora (lora on a base in 4 bits)")
     lora_r: int = option(64, "rank of the adapters on the text model's linear layers")
     lora_alpha: int = option(128, "their scale: alpha / r")
@@ -76,6 +79,8 @@ class SFTConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1")
         if self.train_encoders and self.tuning != "full":
             raise ValueError(f"train_encoders is true with tuning {self.tuning!r}; encoders are trained in full tuning")
+        if not 0 < self.reasoning_weight < math.inf:
+            raise ValueError(f"reasoning_weight is {self.reasoning_weight}; it must be above 0")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be between 0 and 1")
         if not 0 < self.epochs < math.inf and self.max_steps == 0:

@@ -10,6 +10,7 @@ import torch
 
 from saber import media
 from saber.model import Checkpoint, prompt_positions
+from saber.sections import OPEN_TAGS
 from saber.sft.rows import Row
 
 IGNORED = -100
@@ -20,10 +21,11 @@ AHEAD = 4
 @dataclass
 class Example:
     """One clip and one answer as model inputs. ``input_ids`` (S,), ``labels`` (S,) with IGNORED before the answer,
-    ``positions`` (3, S); ``media`` the encoder inputs."""
+    ``weights`` (S,) how much each label counts, ``positions`` (3, S); ``media`` the encoder inputs."""
 
     input_ids: torch.Tensor
     labels: torch.Tensor
+    weights: torch.Tensor
     positions: torch.Tensor
     media: dict[str, Any]
 
@@ -31,28 +33,36 @@ class Example:
         return len(self.input_ids)
 
 
-def build_example(checkpoint: Checkpoint, inputs: Mapping[str, Any], prompt: str, answer: str) -> Example:
+def build_example(
+    checkpoint: Checkpoint, inputs: Mapping[str, Any], prompt: str, answer: str, reasoning_weight: float = 1.0
+) -> Example:
     """Prompt, then answer and end token. Labels decode to exactly the answer and the end token.
 
-    ``inputs``: ``Checkpoint.media_inputs``. ``prompt``: the prompt's text.
+    ``inputs``: ``Checkpoint.media_inputs``. ``prompt``: the prompt's text. ``reasoning_weight``: how much a label from
+    the reasoning on counts, where one of the evidence before it counts 1.
     """
     tokenizer = checkpoint.processor.tokenizer
     full = checkpoint.with_prompt(inputs, prompt)
     answer_ids = torch.tensor([*tokenizer.encode(answer), tokenizer.eos_token_id])
     prompt_ids = full["input_ids"][0]
+    weights = torch.ones(len(prompt_ids) + len(answer_ids))
+    if (reasoning := answer.find(OPEN_TAGS["reasoning"])) >= 0:
+        weights[len(prompt_ids) + len(tokenizer.encode(answer[:reasoning])) :] = reasoning_weight
     positions = prompt_positions(checkpoint.model, full)
     after = positions.max() + 1 + torch.arange(len(answer_ids)).expand(3, -1)
     return Example(
         input_ids=torch.cat([prompt_ids, answer_ids]),
         labels=torch.cat([torch.full_like(prompt_ids, IGNORED), answer_ids]),
+        weights=weights,
         positions=torch.cat([positions, after], dim=1),
         media={key: value for key, value in inputs.items() if key != "media_ids"},
     )
 
 
 def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Right-padded ``input_ids``, ``labels`` (B, S), ``positions`` (3, B, S); media tensors one after the other, in the
-    order of their placeholders. Right padding needs no attention mask: causal attention never looks at it."""
+    """Right-padded ``input_ids``, ``labels``, ``weights`` (B, S), ``positions`` (3, B, S); media tensors one after the
+    other, in the order of their placeholders. Right padding needs no attention mask: causal attention never looks at
+    it."""
     longest = max(len(example) for example in examples)
 
     def pad(values: torch.Tensor, value: int) -> torch.Tensor:
@@ -61,6 +71,7 @@ def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, torch.T
     batch = {
         "input_ids": torch.stack([pad(example.input_ids, pad_token_id) for example in examples]),
         "labels": torch.stack([pad(example.labels, IGNORED) for example in examples]),
+        "weights": torch.stack([pad(example.weights, 0) for example in examples]),
         "positions": torch.stack([pad(example.positions, 0) for example in examples], dim=1),
     }
     for key in ("video_features", "audio_features", "pixel_values_videos", "video_grid_thw"):

@@ -114,7 +114,9 @@ class ExampleBuilder:
 
     cache: MediaCache
     prompts: Mapping[str, str]
+    reasoning_weight: float = 1.0
 
     def example(self, row: Row) -> Example:
         inputs = self.cache.load(row.clip)
-        return build_example(self.cache.checkpoint, inputs, self.prompts[row.prompt], row.answer)
+        prompt = self.prompts[row.prompt]
+        return build_example(self.cache.checkpoint, inputs, prompt, row.answer, self.reasoning_weight)

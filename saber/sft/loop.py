@@ -1,7 +1,8 @@
 """The loop that trains: one optimizer step after the other, over one process or many.
 
-Every process takes its share of each global batch, splits it by length into micro-batches and weighs its sum by the
-answer tokens of all processes, so the loss and the gradient are those of one process with the whole batch.
+Every process takes its share of each global batch, splits it by length into micro-batches and divides its sum by the
+weight of the answer tokens of all processes, so the loss and the gradient are those of one process with the whole
+batch.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def run_sft(
     }  # fmt: skip
     if accelerator.is_main_process:
         write_run(out, config, **about)
-    builder = ExampleBuilder(cache, prompts or checkpoint.settings.prompts)
+    builder = ExampleBuilder(cache, prompts or checkpoint.settings.prompts, config.reasoning_weight)
     stand_in = idle_example(checkpoint, cached)
     source.spare_batches = max(source.spare_batches, AHEAD * config.workers + 2)
     batches = itertools.islice(source.batches(config.batch_size, config.seed, first), steps - first)
@@ -119,26 +120,26 @@ def run_sft(
             else:
                 examples.append(item)
         parts = micro_batches(examples, config.micro_batch_size)
-        # What all processes have: examples, skipped clips, answer tokens, and the most micro-batches of any of them.
-        own = [len(examples), len(loaded) - len(examples), sum(int((e.labels != IGNORED).sum()) for e in examples),
-               sum(map(len, examples)), len(parts)]  # fmt: skip
+        # What all processes have: examples, skipped clips, weight of the answers' tokens, all tokens, micro-batches.
+        answers = sum(float(example.weights[example.labels != IGNORED].sum()) for example in examples)
+        own = [len(examples), len(loaded) - len(examples), answers, sum(map(len, examples)), len(parts)]
         everyone = accelerator.gather(torch.tensor([own], device=accelerator.device))
-        _, bad, answer_tokens, tokens, _ = everyone.sum(0).tolist()
-        skipped, seen = skipped + bad, seen + int(everyone[:, :2].sum())
+        _, bad, weight, tokens, _ = everyone.sum(0).tolist()
+        skipped, seen = skipped + int(bad), seen + int(everyone[:, :2].sum())
         if skipped > max(FEWEST_SKIPPED, config.max_skipped_share * seen):
             raise DataError(
                 f"data {source.name!r}: {skipped} of {seen} clips, named above, could not be decoded, more than "
                 f"max_skipped_share {config.max_skipped_share}; mend or remove them, or raise it"
             )
         learned = None
-        if answer_tokens:
+        if weight:
             rate = learning_rate_at(step, steps, config.learning_rate, config.warmup_share)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(hash((config.seed, step, rank)) % 2**63)  # of dropout: the same after a restart
             parts += [[stand_in]] * (int(everyone[:, 4].max()) - len(parts))
-            learned = update(accelerator, loss_module, optimizer, parts, answer_tokens, config, tokenizer.pad_token_id)
-        report.clips, report.tokens = report.clips + int(everyone[:, 0].sum()), report.tokens + tokens
+            learned = update(accelerator, loss_module, optimizer, parts, weight, config, tokenizer.pad_token_id)
+        report.clips, report.tokens = report.clips + int(everyone[:, 0].sum()), report.tokens + int(tokens)
         report.step(learned and learned[0])
         if learned and (step % config.log_every == 0 or step == steps - 1):
             loss, norm = learned
@@ -197,7 +198,8 @@ def idle_example(checkpoint: Checkpoint, cached: bool) -> Example:
     ids = torch.tensor(checkpoint.processor.tokenizer.encode("idle"))
     nothing = torch.empty(0, checkpoint.model.config.get_text_config().hidden_size)
     features = {"video_features": nothing, "audio_features": nothing} if cached else {}
-    return Example(ids, torch.full_like(ids, IGNORED), torch.arange(len(ids)).expand(3, -1), features)
+    ignored, nowhere = torch.full_like(ids, IGNORED), torch.zeros(len(ids))
+    return Example(ids, ignored, nowhere, torch.arange(len(ids)).expand(3, -1), features)
 
 
 def micro_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
@@ -215,11 +217,11 @@ def micro_batches(examples: Sequence[Example], size: int) -> list[list[Example]]
 
 
 def update(
-    accelerator: Any, loss_module: Any, optimizer: Any, parts: Sequence[Sequence[Example]], answer_tokens: int,
+    accelerator: Any, loss_module: Any, optimizer: Any, parts: Sequence[Sequence[Example]], weight: float,
     config: SFTConfig, pad_token_id: int,
 ) -> tuple[float, float]:  # fmt: skip
-    """One optimizer step on this process's micro-batches. ``answer_tokens``: of all processes. Returns the mean loss
-    over these and the gradient's norm before clipping."""
+    """One optimizer step on this process's micro-batches. ``weight``: of the answers' tokens of all processes. Returns
+    their mean loss by weight and the gradient's norm before clipping."""
     summed = torch.zeros((), device=accelerator.device)
     for number, part in enumerate(parts):
         batch = {key: value.to(accelerator.device) for key, value in collate(part, pad_token_id).items()}
@@ -229,10 +231,10 @@ def update(
         with exchange, quick_attention(accelerator.device, len(part[0]), config.bf16):
             with accelerator.autocast():
                 total, _ = loss_module(batch)
-            # Processes average their gradients, so each scales its sum to the mean over all answer tokens.
-            accelerator.backward(total * accelerator.num_processes / answer_tokens)
+            # Processes average their gradients, so each scales its sum to the weighted mean over all answer tokens.
+            accelerator.backward(total * accelerator.num_processes / weight)
         summed += total.detach()
     norm = accelerator.clip_grad_norm_(loss_module.parameters(), config.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return float(accelerator.reduce(summed) / answer_tokens), float(norm or 0.0)
+    return float(accelerator.reduce(summed) / weight), float(norm or 0.0)

@@ -15,7 +15,8 @@ from saber.sft.examples import IGNORED
 
 
 class AnswerLoss(torch.nn.Module):
-    """Sum of the answer tokens' negative log-likelihoods (paper, Eq. 2) and their number.
+    """Sum of the answer tokens' negative log-likelihoods (paper, Eq. 2), each times its weight, and of the weights.
+    Differs from the paper: there all tokens count alike, as here where the weights are 1, the default.
 
     Logits are made for answer positions only, ``chunk`` rows at a time, and made again in the backward pass, so those
     of a whole sequence are never held. ``same_path``: for processes that wait for each other in each module or for each
@@ -43,13 +44,13 @@ class AnswerLoss(torch.nn.Module):
             use_cache=False,
         ).last_hidden_state  # (B, S, width)
         wanted = batch["labels"][:, 1:] != IGNORED
-        rows, targets = hidden[:, :-1][wanted], batch["labels"][:, 1:][wanted]
+        rows, targets, weights = (v[wanted] for v in (hidden[:, :-1], batch["labels"][:, 1:], batch["weights"][:, 1:]))
         total = rows.new_zeros((), dtype=torch.float32)
-        for part, wanted_part in zip(*self._chunks(rows, targets), strict=True):
-            total = total + torch.utils.checkpoint.checkpoint(self._chunk_loss, part, wanted_part, use_reentrant=False)
+        for part in zip(*self._chunks(rows, targets, weights), strict=True):
+            total = total + torch.utils.checkpoint.checkpoint(self._chunk_loss, *part, use_reentrant=False)
         for value in idle:
             total = total + 0 * value.float().sum()
-        return total, wanted.sum()
+        return total, weights.sum()
 
     def _chunks(self, *values: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         """Each of ``values`` in parts of at most ``chunk`` rows; with ``same_path`` as many as the process needs that
@@ -59,5 +60,5 @@ class AnswerLoss(torch.nn.Module):
             torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
         return [torch.tensor_split(value, int(count)) for value in values]
 
-    def _chunk_loss(self, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(self.model.lm_head(rows).float(), targets, reduction="sum")
+    def _chunk_loss(self, rows: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(self.model.lm_head(rows).float(), targets, reduction="none") @ weights
