@@ -67,7 +67,7 @@ bench-gpu: env graphics ## speed and memory of the 7B recipe on one GPU, random 
 proof: env graphics browser ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m proof
 
-mini: env graphics ## train SABER-Mini again from nothing, by estimate 5 hours on 2 cores; killed, it goes on
+mini: env graphics ## train SABER-Mini again from nothing, about 5 hours on 2 cores; killed, it goes on
 	$(BIN)/python train/mini_base.py --stage decode
 	$(BIN)/python train/mini_base.py --stage see & see=$$!; trap "kill $$see 2>/dev/null" EXIT; \
 	$(BIN)/python train/mini_base.py --stage hear && wait $$see
