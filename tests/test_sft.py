@@ -559,6 +559,19 @@ def test_what_split_weights_cannot_do_is_refused_with_its_reason(tmp_path, monke
         processes.build_accelerator(config_for(tmp_path, **changes))
 
 
+def test_a_compiler_s_lock_that_a_killed_process_left_is_removed_and_a_young_one_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    old, young = tmp_path / "cpu" / "comm" / "lock", tmp_path / "fused" / "lock"
+    for lock in (old, young):
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+    os.utime(old, (0, old.stat().st_mtime - processes.LEFT_LOCK_S - 60))
+    processes.remove_left_locks()
+    assert not old.exists() and young.exists()
+    said = capsys.readouterr().err
+    assert f"removed {old}" in said and f"may wait for {young}" in said
+
+
 def test_processes_that_were_not_joined_do_not_train_each_for_itself(tmp_path, monkeypatch):
     """As where srun starts them on GPUs without saying which is which."""
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,39 @@ import torch
 
 from saber.sft.config import SFTConfig
 
+#: Age of a compiler's lock from which on a killed process must have left it; a compilation takes minutes.
+LEFT_LOCK_S = 1800
+
 
 def join_processes(config: SFTConfig) -> Any:
     """accelerate's PartialState: the processes of the run, which may wait for each other from now on."""
     from accelerate import PartialState
 
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        remove_left_locks()
     # DeepSpeed runs on CPUs too, but accelerate finds no backend for it there by itself.
     backend = {"backend": "gloo"} if _several() and not torch.accelerator.is_available() else {}
     # Rendering, encoding, evaluation and checkpoints make processes wait longer than the default.
     return PartialState(cpu=_wants_cpus(config), timeout=timedelta(hours=3), **backend)
+
+
+def remove_left_locks() -> None:
+    """DeepSpeed compiles parts of itself when they are first used. A process that is killed in this leaves a lock, for
+    which torch would wait for ever: an old one is removed, a young one is named."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in sorted(root.rglob("lock")):
+        try:
+            age = time.time() - lock.stat().st_mtime
+            if age > LEFT_LOCK_S:
+                lock.unlink()
+        except FileNotFoundError:  # another process of the run was first, or has compiled
+            continue
+        if age > LEFT_LOCK_S:
+            print(f"removed {lock}, {age / 60:.0f} minutes old: a killed process left it", file=sys.stderr)
+        else:
+            print(f"may wait for {lock}: if no process is compiling there, remove it", file=sys.stderr)
 
 
 def _several() -> bool:
