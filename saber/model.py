@@ -176,11 +176,13 @@ class Checkpoint:
                 "do_sample_frames": False,
             }
             text += _VIDEO
+        hop = self.processor.feature_extractor.hop_length
+        if audio is not None and frames is not None and len(audio) < 3 * hop:
+            audio, together = None, False  # less than the audio encoder makes a token of
         if audio is not None:
             arguments["audio"] = [audio]
             # Half a second of silence after it stands for the 30 to 300 s that the extractor pads to: the same numbers
             # where there is sound, and the encoder reads no others.
-            hop = self.processor.feature_extractor.hop_length
             length = -(-(len(audio) + 8000) // hop) * hop
             arguments["audio_kwargs"] = {"padding": "max_length", "max_length": length}
             text += "" if together else _AUDIO
@@ -248,9 +250,10 @@ class Checkpoint:
             return replace(self, model=build_thinker(self.model.config))
 
     def fingerprint(self) -> str:
-        """Tells checkpoints apart by their settings and some weights of each tensor: a path can come to hold another
-        model."""
-        found = hashlib.sha256(json.dumps(self.settings.to_json(), sort_keys=True).encode())
+        """Tells checkpoints apart by what their answers follow from: settings (not the answer's bound nor what is said
+        about the model) and some weights of each tensor. A path can come to hold another model."""
+        settings = {k: v for k, v in self.settings.to_json().items() if k not in ("max_new_tokens", "about")}
+        found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, values in self.model.state_dict().items():
             found.update(name.encode() + values.flatten()[:64].float().cpu().numpy().tobytes())
         return found.hexdigest()

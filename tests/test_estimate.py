@@ -227,6 +227,13 @@ def test_the_table_names_its_parts_and_that_it_was_not_measured():
         assert word in said, f"{word!r} is not in:\n{said}"
 
 
+@pytest.mark.parametrize(("tuning", "width"), [("full", 4), ("lora", 2)])
+def test_the_hosts_memory_is_the_bases_as_it_is_loaded(tuning, width):
+    config = SFTConfig(tuning=tuning, gradient_checkpointing=True)
+    gib = width * 8_931_813_888 / 2**30
+    assert f"memory of the host{gib:>16.2f}   a process, while it loads the base" in dry_run(config, clips=1000)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -260,6 +267,22 @@ def test_there_are_recipes_for_both_models_and_each_way_of_training():
     assert {f"qwen2.5-omni-{size}/sed/{way}" for size in ("3b", "7b") for way in ("lora", "qlora", "full")} <= found
 
 
+def second_of_two_nodes(name: str):
+    """What accelerate makes of the options that a DeepSpeed file's comment tells the second node to add."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env
+
+    options = [
+        "--config_file", str(ROOT / "train" / "accelerate" / f"{name}.yaml"), "--num_machines", "2", "--num_processes",
+        "16", "--machine_rank", "1", "--main_process_ip", "10.0.0.1", "--main_process_port", "29500", "train/sft.py",
+    ]  # fmt: skip
+    arguments, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(options))
+    arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+    command, _ = prepare_deepspeed_cmd_env(arguments)
+    assert command is None, f"started by another launcher, for which there is no hostfile: {command}"
+    return arguments
+
+
 @pytest.mark.parametrize(("name", "engine"), [("zero2", "DEEPSPEED"), ("zero3", "DEEPSPEED"), ("fsdp", "FSDP")])
 def test_accelerate_reads_its_files(name, engine):
     from accelerate.commands.config.config_args import load_config_from_file
@@ -272,6 +295,9 @@ def test_accelerate_reads_its_files(name, engine):
     assert not set(nested) - set(known), "accelerate launch would pass these on to nobody"
     if engine == "DEEPSPEED":
         assert nested["zero_stage"] == int(name[-1])
+        second = second_of_two_nodes(name)
+        assert (second.nnodes, second.nproc_per_node, second.node_rank) == ("2", "8", 1), "as the file's comment says"
+        assert second.rdzv_endpoint == "10.0.0.1:29500"
     else:
         modules = {type(module).__name__ for module in build_thinker(load_plan("saber-mini")[0]).modules()}
         assert set(nested["fsdp_transformer_layer_cls_to_wrap"].split(",")) <= modules

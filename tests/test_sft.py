@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 import random
 import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +20,7 @@ import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from saber import media
-from saber.model import embed, encode_media, load_checkpoint
+from saber.model import embed, encode_media, load_checkpoint, prompt_positions
 from saber.schema import Annotation, Clip
 from saber.sections import parse, render
 from saber.sft import (
@@ -38,8 +40,10 @@ from saber.sft import (
     run_sft,
     trained_settings,
 )
-from saber.sft.loop import LIKE, micro_batches
-from saber.sft.state import State
+from saber.sft.examples import example_stream, with_token_noise
+from saber.sft.loop import LIKE, count_rows, count_steps, micro_batches
+from saber.sft.sources import TableSource
+from saber.sft.state import COURSE, State
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("", "no_sound", "no_picture")
@@ -164,6 +168,22 @@ def test_from_the_reasoning_on_a_token_counts_as_much_as_is_asked_for(tiny, clip
     assert tokenizer.decode(example.labels[answered & ~heavy]).strip() == answer.partition("<reasoning>")[0].strip()
     alone = build_example(tiny, inputs, "Say.", answer.partition("<reasoning>")[0], reasoning_weight=4.0)
     assert (alone.weights == 1).all()
+
+
+def test_noise_changes_what_is_read_of_an_answer_and_nothing_that_is_written(examples):
+    shares = []
+    for seed, example in itertools.product(range(20), examples):
+        answered = example.labels != IGNORED
+        noisy = with_token_noise(example, 0.2, seed)
+        changed = noisy.input_ids != example.input_ids
+        shares += changed[answered].tolist()
+        assert not changed[~answered].any()
+        assert set(noisy.input_ids[answered].tolist()) <= set(example.input_ids[answered].tolist())
+        for name in ("labels", "weights", "positions"):
+            assert torch.equal(getattr(noisy, name), getattr(example, name)), name
+        assert torch.equal(with_token_noise(example, 0.2, seed).input_ids, noisy.input_ids)
+        assert torch.equal(with_token_noise(example, 0.0, seed).input_ids, example.input_ids)
+    assert 0.14 < sum(shares) / len(shares) < 0.22, "of 0.2, some are read as the same"
 
 
 def test_an_answers_positions_follow_the_prompts_one_by_one(examples):
@@ -475,6 +495,8 @@ def test_a_killed_run_goes_on_from_its_last_saved_step(tiny, clips, tmp_path):
     assert torch.equal(finished.model.lm_head.weight, whole.model.lm_head.weight)
     with pytest.raises(DataError, match=r"learning_rate = 0\.001, not 0\.002; use the same to go on, or another"):
         run_sft(trainee(tiny), rows, replace(config, learning_rate=2e-3))
+    renamed = replace(tiny.settings, max_new_tokens=9, about={"title": "Another name"})
+    run_sft(replace(trainee(tiny), settings=renamed), rows, config)  # what is learned is the same
     with pytest.raises(DataError, match="was written with other rows"):
         run_sft(trainee(tiny), [replace(rows[0], answer="another"), *rows[1:]], config)
     other = trainee(tiny)
@@ -482,6 +504,104 @@ def test_a_killed_run_goes_on_from_its_last_saved_step(tiny, clips, tmp_path):
         other.model.get_input_embeddings().weight[0] += 1
     with pytest.raises(DataError, match="was written with another base"):
         run_sft(other, rows, config)
+
+
+#: What a killed run may be given another value of: where things lie, how fast it goes, what it tells.
+HARMLESS = {
+    "output_dir", "max_new_tokens", "title", "micro_batch_size", "gradient_checkpointing", "cpu", "workers",
+    "cache_dir", "max_skipped_share", "delete_used", "eval_clips", "eval_data", "eval_every", "report_to", "dry_run",
+    "gpus", "gpu", "sharding", "save_every", "log_every",
+}  # fmt: skip
+
+
+def test_every_setting_either_decides_what_is_learned_or_is_harmless():
+    assert HARMLESS | {*COURSE} == set(SFTConfig.__dataclass_fields__) and not HARMLESS & {*COURSE}
+
+
+def test_a_run_shows_how_far_it_is_also_where_it_is_killed(tiny, rows, tmp_path):
+    with pytest.raises(Killed):
+        run_sft(trainee(tiny), Counted(rows, kill_at=5), config_for(tmp_path, max_steps=4, batch_size=2, save_every=1))
+    assert (tmp_path / "progress.png").stat().st_size > 5000
+
+
+def test_an_evaluation_in_which_a_run_is_killed_is_done_again(tiny, rows, tmp_path):
+    done = []
+
+    def evaluate(_):
+        done.append(len(done))
+        if len(done) == 1:
+            raise Killed
+        return {"scores": {"scene": 1.0}, "samples": []}
+
+    config = config_for(tmp_path, max_steps=2, batch_size=2, eval_every=2, save_every=2)
+    with pytest.raises(Killed):
+        run_sft(trainee(tiny), rows, config, evaluate=evaluate)
+    run_sft(trainee(tiny), rows, config, evaluate=evaluate)
+    assert len((tmp_path / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()) == 1 and len(done) == 2
+
+
+def test_workers_may_hold_more_tensors_than_an_ordinary_limit_has_files():
+    """Each tensor that is handed over is an open file in both processes until it is used."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    batches = [[number] * 100 for number in range(3)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+        given = list(example_stream(lambda number: [torch.full((2,), number) for _ in range(8)], batches, workers=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert [len(batch) for batch in given] == [100] * 3 and int(given[2][99][7][1]) == 2
+
+
+def test_what_goes_wrong_with_a_clip_names_it():
+    def build(row):
+        raise ZeroDivisionError("a bug")
+
+    row = Row(Clip("a.mp4", id="clip-17"), "en", "x")
+    with pytest.raises(RuntimeError, match="clip clip-17: ZeroDivisionError: a bug"):
+        next(example_stream(build, [[row]], workers=1))
+
+
+def test_sound_of_which_the_encoder_makes_no_token_is_no_sound(tiny, four_rows):
+    found = media.decode_here(four_rows[0].clip, tiny.settings.media)
+    blip, silent = (tiny.prepare(replace(found, audio=audio), "en") for audio in (found.audio[:300], None))
+    assert torch.equal(blip["input_ids"], silent["input_ids"]) and "input_features" not in blip
+    assert torch.equal(prompt_positions(tiny.model, blip), prompt_positions(tiny.model, silent))
+
+
+def test_the_fingerprint_of_a_table_changes_with_a_clips_file_and_part(rows, tmp_path):
+    shutil.copy(rows[0].clip.path, tmp_path / "clip.mp4")
+    clip = replace(rows[0].clip, path=str(tmp_path / "clip.mp4"))
+    same = [TableSource("x", [replace(rows[0], clip=clip)]).digest() for _ in range(2)]
+    other = TableSource("x", [replace(rows[0], clip=replace(clip, end_s=1.0))]).digest()
+    with (tmp_path / "clip.mp4").open("ab") as file:
+        file.write(b"more")
+    assert len({*same, other, TableSource("x", [replace(rows[0], clip=clip)]).digest()}) == 3
+
+
+def test_a_tracker_that_is_not_there_is_said_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [])
+    with pytest.raises(ValueError, match="report_to is 'tensorboard', which is not installed: pip install tensorboard"):
+        processes.build_accelerator(config_for(tmp_path, report_to="tensorboard"))
+
+
+class Shards(TableSource.__mro__[1]):
+    """Rows in shards, which would have to be read to be counted."""
+
+    name, blocks_per_epoch = "tars", 1
+
+    def count(self):
+        raise AssertionError("the shards are read to count them")
+
+    digest = block_rows = open_block = release_block = None
+
+
+def test_shards_are_not_counted_where_the_number_of_steps_is_given(tmp_path):
+    Shards.__abstractmethods__ = frozenset()
+    config = config_for(tmp_path, max_steps=7)
+    assert count_rows(Shards(), config) is None and count_steps(Shards(), None, config) == 7
+    with pytest.raises(AssertionError):
+        count_rows(Shards(), config_for(tmp_path, max_steps=0))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -598,6 +718,8 @@ def test_no_rows_and_a_number_of_steps_below_zero_are_refused(tiny, tmp_path):
         config_for(tmp_path, max_steps=-1)
     with pytest.raises(ValueError, match="epochs is nan"):
         config_for(tmp_path, max_steps=0, epochs=float("nan"))
+    with pytest.raises(ValueError, match="token_noise is 1; it must be from 0 to below 1"):
+        config_for(tmp_path, token_noise=1)
     with pytest.raises(ValueError, match="reasoning_weight is 0; it must be above 0"):
         config_for(tmp_path, reasoning_weight=0)
 
@@ -610,10 +732,17 @@ def test_a_step_without_a_usable_clip_changes_nothing(tiny, tmp_path):
     assert log_of(tmp_path) == []
 
 
-def test_a_run_stops_when_more_than_a_tenth_of_its_clips_is_unusable(tiny, tmp_path):
-    broken = [Row(Clip(str(tmp_path / f"absent{number}.mp4")), "en", "x") for number in range(21)]
-    with pytest.raises(DataError, match="21 of 21 clips"):
-        run_sft(trainee(tiny), broken, config_for(tmp_path, batch_size=21))
+def test_a_run_stops_where_more_of_its_clips_are_unusable_than_is_allowed(tiny, rows, tmp_path):
+    broken = [Row(Clip(str(tmp_path / f"absent{number}.mp4")), "en", "x") for number in range(22)]
+    mixed = [*broken, rows[0], rows[1]]  # 92 % of them
+    course = dict(max_steps=1, batch_size=24, micro_batch_size=2)
+    with pytest.raises(DataError, match=r"22 of 24 clips, .*max_skipped_share 0\.9; mend them, or raise it"):
+        run_sft(trainee(tiny), mixed, config_for(tmp_path / "few", max_skipped_share=0.9, **course))
+    allowed = run_sft(trainee(tiny), mixed, config_for(tmp_path / "many", max_skipped_share=0.95, **course))
+    assert allowed["skipped"] == 22
+    twenty = run_sft(trainee(tiny), [*broken[:20], *rows[:2]], config_for(tmp_path / "twenty", max_skipped_share=0.0,
+                                                                         **(course | {"batch_size": 22})))  # fmt: skip
+    assert twenty["skipped"] == 20, "as few say nothing"
 
 
 # --- the script -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ import torch
 from saber import media
 from saber.model import load_checkpoint
 from saber.schema import Annotation
-from saber.sft import DataError, Row, SFTConfig, open_source, read_rows, run_sft
+from saber.sft import DataError, Row, SFTConfig, keeps_features, open_source, read_rows, run_sft
 from saber.sft.index import write_index
 from saber.sft.shards import is_shard_of, local_shards, scan_shard
 
@@ -515,6 +516,20 @@ def test_a_pattern_names_shards_as_a_shell_would(own_shards):
 )  # fmt: skip
 def test_a_shard_belongs_to_the_split_that_it_is_named_after(name, belongs):
     assert is_shard_of(name, "train") == belongs
+
+
+def test_what_encoders_give_is_kept_of_tables_and_not_of_shards(shards, clips_folder, monkeypatch, capsys):
+    """The same question for the run and for its dry run, which otherwise leaves the encoders out."""
+    config = SFTConfig(cache_dir="features")
+    assert not keeps_features(config, open_source(str(shards), "train"))
+    assert keeps_features(config, open_source(str(clips_folder), "train")) and keeps_features(config, None)
+    said = []
+    for data in (shards, clips_folder):
+        options = ["--data", str(data), "--cache_dir", "features", "--dry_run", "true", "--split", "train"]
+        monkeypatch.setattr(sys, "argv", ["train/sft.py", *options])
+        runpy.run_path(str(ROOT / "train" / "sft.py"), run_name="__main__")
+        said.append(next(line for line in capsys.readouterr().out.splitlines() if "operations" in line))
+    assert float(said[0].split()[5]) > float(said[1].split()[5]), "encoders run in every step"
 
 
 # --- the Hub, and another process -------------------------------------------------------------------------------------

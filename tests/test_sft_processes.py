@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from test_sft_data import make_shards
 
 from saber.model import load_checkpoint
 
@@ -96,12 +97,23 @@ def folder_of(rows: list[dict], source: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("cpu", ["true", "false"])
 def test_two_processes_learn_what_one_does_though_their_shares_differ(tiny_folder, uneven, tmp_path, cpu):
     """Whether the CPU is asked for or is all there is."""
-    options, nothing_else = ("cpu", cpu, "reasoning_weight", 3), {"CUDA_VISIBLE_DEVICES": ""}
+    options, nothing_else = ("cpu", cpu, "reasoning_weight", 3, "token_noise", 0.3), {"CUDA_VISIBLE_DEVICES": ""}
     one, _ = train(tmp_path / "one", tiny_folder, uneven, *options)
     two, said = train(tmp_path / "two", tiny_folder, uneven, *options, processes=2, environment=nothing_else)
     assert len(one) == 3
     assert_alike(one, two)
     assert "clip torn" in said, "the clip is named whichever process meets it"
+
+
+def test_two_processes_on_shards_with_workers_go_on_as_one_would_have(tiny_folder, clips, tmp_path):
+    """As in the recipes: tars, decoded ahead of the model; killed after step 3, of which 2 are saved."""
+    shards = make_shards(tmp_path, clips)
+    options = ("workers", 1, "max_steps", 5, "batch_size", 4, "save_every", 2)
+    one, _ = train(tmp_path / "one", tiny_folder, shards, *options)
+    train(tmp_path / "two", tiny_folder, shards, *options, processes=2, kill_after=3)
+    two, _ = train(tmp_path / "two", tiny_folder, shards, *options, processes=2)
+    assert len(one) == 5
+    assert_alike(one, two)
 
 
 def test_a_process_without_sound_in_its_share_does_not_hang_the_one_with_it(tiny_folder, clips, clips_folder, tmp_path):

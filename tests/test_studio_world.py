@@ -372,6 +372,10 @@ def test_the_rare_split_is_incomplete_and_long_clips_alone():
     assert sum(found.values()) == pytest.approx(1) and found == pytest.approx(RARE_SHARES, abs=0.05)
     assert draw_spec(Mix(split="rare", incomplete=False), 0).incomplete, "it has no others"
     assert {spec.words.valence for spec in specs} == set(VALENCES)
+    said = [part for spec in specs if spec.incomplete != "short" for part in spec.words.template.split("+")]
+    assert said.count(words.SHUFFLED) / len(said) == pytest.approx(SHUFFLED_SHARES["rare"], abs=0.06)
+    long = [set(spec.words.template.split("+")) for spec in specs if spec.incomplete == "long"]
+    assert sum(words.SHUFFLED in templates and len(templates) > 1 for templates in long) > len(long) / 2, "both in one"
     assert not {spec.identity.id for spec in specs} & {spec.identity.id for spec in draws("train", 400)}
 
 

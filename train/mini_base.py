@@ -76,7 +76,7 @@ class BaseConfig:
     wordings: int = option(4, "annotations of each training clip, where it is rendered")
     speech_clips: int = option(72000, "clips of the speech split (voices alone), where it is rendered")
     hear_clips: int = option(24000, "of these, those that the audio encoder is taught on")
-    rare_clips: int = option(1600, "clips of the rare split (incomplete and long), where it is rendered")
+    rare_clips: int = option(3200, "clips of the rare split (incomplete and long), where it is rendered")
     drill_clips: int = option(6400, "clips of the drill split (words in no order), where it is rendered")
     output_dir: str = option(str(WEIGHTS / "saber-mini-base"), "where the base checkpoint goes")
     work_dir: str = option("runs/mini/base", "arrays, logs and resumable state")

@@ -17,6 +17,7 @@ from saber.recipe import parse_recipe, write_run
 from saber.sft import (
     SFTConfig,
     join_processes,
+    keeps_features,
     leave,
     open_source,
     run_sft,
@@ -57,10 +58,12 @@ def print_estimate(config: SFTConfig) -> None:
     """What the run would need. Its data are counted where they are at hand."""
     from saber.sft.estimate import dry_run
 
-    count = None
+    source = None
     if Path(config.data).is_dir() or ".tar" in config.data:
-        count = open_source(config.data, config.split, config.seed).count()
-    print(dry_run(config, clips=count))
+        source = open_source(config.data, config.split, config.seed)
+    if not keeps_features(config, source):
+        config = replace(config, cache_dir=None)
+    print(dry_run(config, clips=source and source.count()))
 
 
 def main() -> None:
@@ -92,7 +95,7 @@ def main() -> None:
         sys.exit(f"train/sft.py: {error}")
     del summary["tuned"]
     if summary["is_main_process"]:
-        write_run(config.output_dir, config, rows=source.count(), settings=asdict(checkpoint.settings), **summary)
+        write_run(config.output_dir, config, settings=asdict(checkpoint.settings), **summary)
         print(f"written to {folder}")
     leave()
 

@@ -9,7 +9,7 @@ from saber.sft.attention import quick_attention
 from saber.sft.config import SFTConfig, option, trained_settings
 from saber.sft.examples import IGNORED, Example, build_example, collate, example_stream
 from saber.sft.features import ExampleBuilder, MediaCache
-from saber.sft.loop import learning_rate_at, run_sft
+from saber.sft.loop import keeps_features, learning_rate_at, run_sft
 from saber.sft.loss import AnswerLoss
 from saber.sft.order import Source
 from saber.sft.processes import join_processes, leave, usable_cores
@@ -19,7 +19,7 @@ from saber.sft.tuning import merge_adapter, prepare_tuning, save_adapter
 
 __all__ = [
     "IGNORED", "AnswerLoss", "DataError", "Example", "ExampleBuilder", "MediaCache", "Row", "SFTConfig", "Source",
-    "build_example", "collate", "example_stream", "join_processes", "learning_rate_at", "leave", "merge_adapter",
-    "open_source", "option", "prepare_tuning", "quick_attention", "read_rows", "run_sft", "save_adapter",
-    "trained_settings", "usable_cores",
+    "build_example", "collate", "example_stream", "join_processes", "keeps_features", "learning_rate_at", "leave",
+    "merge_adapter", "open_source", "option", "prepare_tuning", "quick_attention", "read_rows", "run_sft",
+    "save_adapter", "trained_settings", "usable_cores",
 ]  # fmt: skip

@@ -41,6 +41,9 @@ class SFTConfig:
     reasoning_weight: float = option(
         1.0, "how much a token of the reasoning and the verdict counts, to one of the evidence (paper: 1)"
     )
+    token_noise: float = option(
+        0.0, "chance of each token of an answer to be read as another one of it, while it is learned (paper: 0)"
+    )
     tuning: str = option("lora", "full, lora or qlora (lora on a base in 4 bits)")
     lora_r: int = option(64, "rank of the adapters on the text model's linear layers")
     lora_alpha: int = option(128, "their scale: alpha / r")
@@ -52,7 +55,9 @@ class SFTConfig:
     seed: int = option(0, "data order and initialisation")
     workers: int = option(1, "processes that decode ahead of the model; 0: in line")
     cache_dir: str | None = option(None, "keep what frozen encoders give here, between epochs and runs")
-    max_skipped_share: float = option(0.02, "the run stops where more than this share of the clips cannot be decoded")
+    max_skipped_share: float = option(
+        0.02, "the run stops where more than this share of the clips, and more than 20, cannot be decoded"
+    )
     delete_used: bool = option(False, "remove shards that the run fetched from the Hub once it has used them")
     eval_clips: int = option(0, "clips of the split validation that are answered during training; 0: none")
     eval_data: str = option("", "the studio folder that holds them; empty: that of the data")
@@ -74,7 +79,7 @@ class SFTConfig:
         for name, values in (("tuning", TUNING), ("sharding", SHARDING), ("report_to", TRACKERS)):
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {values}")
-        for name in ("lora_dropout", "max_skipped_share"):
+        for name in ("lora_dropout", "max_skipped_share", "token_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1")
         if self.train_encoders and self.tuning != "full":

@@ -9,7 +9,8 @@ Memory of a process, bytes; T trained, F frozen parameters, N processes:
   where N > 1.
 - zero2 (Rajbhandari et al. 2020, section 5: 2 P + 14 P / N): 2 (T + F), gradients 2 T / N and a bucket, 12 T / N.
 - zero3 (the same, 16 P / N): 2 (T + F) / N and what is gathered, gradients 2 T / N and a bucket, 12 T / N.
-- fsdp: 4 T / N and F / N, gradients 4 T / N, AdamW 8 T / N; gathered are two layers and what is no layer, in 16 bits.
+- fsdp: 4 T / N and 2 F / N (full: 4 F / N), gradients 4 T / N, AdamW 8 T / N; gathered are two layers and what is
+  no layer, in 16 bits.
 - qlora: the text layers' matrices at 0.516 bytes (Dettmers et al. 2023: 4 bits, and 0.127 for scales quantised twice).
 On top comes the largest of: encoders, loss chunk, backward pass, embedding's gradient, optimizer step.
 
@@ -124,6 +125,13 @@ class Estimate:
     @property
     def trained(self) -> int:
         return sum(trained for _, trained in self.parts.values())
+
+    @property
+    def host_bytes(self) -> int:
+        """Of the machine's own memory, in each process: the base as it is loaded. A base in 4 bits goes to its GPU
+        tensor by tensor, which at most takes as much."""
+        base = sum(total for name, (total, _) in self.parts.items() if name != "adapters")
+        return base * (4 if self.config.tuning == "full" or not self.config.bf16 else 2)
 
     @property
     def fits(self) -> bool:
@@ -262,6 +270,7 @@ def dry_run(config: SFTConfig, clips: int | None = None) -> str:
         f"{'peak, longest clips':<24}{found.longest_bytes / GIB:>10.2f}   of {gpu.memory_gib:g}: "
         + ("fits" if found.fits else "DOES NOT FIT"),
         f"{'peak, typical clips':<24}{found.typical_bytes / GIB:>10.2f}",
+        f"{'memory of the host':<24}{found.host_bytes / GIB:>10.2f}   a process, while it loads the base",
         "",
         f"{'time':<24}{found.step_s:>10.1f} s a step, {found.step_flops:.2e} operations, at {UTILISATION:.0%} of "
         f"{gpu.tflops:g} TFLOP/s (assumed)",

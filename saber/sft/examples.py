@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,20 @@ def build_example(
     )
 
 
+def with_token_noise(example: Example, share: float, seed: int) -> Example:
+    """The example where of the answer's tokens about ``share`` are read as another one of the same answer; what is to
+    be written stays. A model that has only ever read faultless answers trusts its own text more than the clip, and
+    after a slip of its own it writes in circles."""
+    answered = example.labels != IGNORED
+    answer = example.input_ids[answered]
+    generator = torch.Generator().manual_seed(seed)
+    noisy = torch.rand(len(answer), generator=generator) < share
+    others = answer[torch.randint(len(answer), answer.shape, generator=generator)]
+    input_ids = example.input_ids.clone()
+    input_ids[answered] = torch.where(noisy, others, answer)
+    return replace(example, input_ids=input_ids)
+
+
 def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Right-padded ``input_ids``, ``labels``, ``weights`` (B, S), ``positions`` (3, B, S); media tensors one after the
     other, in the order of their placeholders. Right padding needs no attention mask: causal attention never looks at
@@ -98,10 +112,25 @@ class _Built(torch.utils.data.Dataset):
             return self.build(item)
         except media.MediaError as error:
             return error
+        except Exception as error:  # a bug, which nobody finds without the clip
+            raise RuntimeError(f"clip {getattr(item, 'clip', item).name}: {type(error).__name__}: {error}") from error
 
 
 def _use_one_thread(_: int) -> None:
     torch.set_num_threads(1)
+
+
+def allow_many_files() -> None:
+    """Every tensor that a worker hands over holds an open file in both processes until it is used: a few batches hold
+    thousands, and an ordinary limit is 1,024. A process may raise its own."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2**16 if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def example_stream(
@@ -109,6 +138,7 @@ def example_stream(
 ) -> Iterator[list[Example | media.MediaError]]:
     """Lists of examples, one list a batch of rows, built ahead of the model in ``workers`` processes. ``batches`` is
     read as far as they have got and no further, so it may be endless."""
+    allow_many_files()
     loader = torch.utils.data.DataLoader(
         _Built(build),
         batch_sampler=batches,  # what the loader takes for indices are the rows themselves

@@ -23,7 +23,7 @@ from saber.model import Checkpoint
 from saber.recipe import write_run
 from saber.sft.attention import quick_attention
 from saber.sft.config import SFTConfig
-from saber.sft.examples import AHEAD, IGNORED, Example, collate, example_stream
+from saber.sft.examples import AHEAD, IGNORED, Example, collate, example_stream, with_token_noise
 from saber.sft.features import ExampleBuilder, MediaCache
 from saber.sft.loss import AnswerLoss
 from saber.sft.processes import build_accelerator, device_name, engine_name, is_split, local_world
@@ -48,6 +48,11 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) ->
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+def seed_of(*numbers: int) -> int:
+    """One seed of several numbers, the same in every process and after a restart."""
+    return hash(numbers) % 2**63
+
+
 def run_sft(
     checkpoint: Checkpoint,
     rows: Sequence[Row] | Source,
@@ -67,7 +72,8 @@ def run_sft(
     run with a DataError, as does a source without rows. OSError where a checkpoint cannot be written.
     """
     source = TableSource(config.data, rows) if isinstance(rows, Sequence) else rows
-    steps = count_steps(source, config)
+    count = count_rows(source, config)
+    steps = count_steps(source, count, config)
     accelerator = build_accelerator(config)
     torch.manual_seed(config.seed)
     facts = {"start": checkpoint.fingerprint(), "rows": source.digest()}
@@ -77,17 +83,8 @@ def run_sft(
     # A model that is to be split among the processes need not fit into one: the engine moves each share.
     for module in (model.model.visual, model.model.audio_tower) if is_split(accelerator) else (model,):
         module.to(accelerator.device)
-    cached = bool(config.cache_dir) and not config.train_encoders and isinstance(source, TableSource)
-    cache = MediaCache(checkpoint, config.cache_dir if cached else None)
     rank, world = accelerator.process_index, accelerator.num_processes
-    if cached:
-        clips, own = [row.clip for row in source.rows], slice(accelerator.local_process_index, None, local_world())
-        for share in (slice(rank, None, world), own):  # a node that does not share its cache needs them all
-            cache.fill(clips, config.workers, share)
-            accelerator.wait_for_everyone()
-    elif config.cache_dir and not config.train_encoders and accelerator.is_main_process:
-        tqdm.write(f"cache_dir is not used: the clips of {source.name} are encoded anew each epoch")
-
+    cache = fill_cache(checkpoint, source, config, accelerator)
     tuned = prepare_tuning(checkpoint, config)
     optimizer = build_optimizer(model, config.learning_rate, config.weight_decay)
     loss_module = AnswerLoss(model, config.train_encoders, same_path=world > 1)
@@ -103,7 +100,7 @@ def run_sft(
     if accelerator.is_main_process:
         write_run(out, config, **about)
     builder = ExampleBuilder(cache, prompts or checkpoint.settings.prompts, config.reasoning_weight)
-    stand_in = idle_example(checkpoint, cached)
+    stand_in = idle_example(checkpoint, cache.folder is not None)
     source.spare_batches = max(source.spare_batches, AHEAD * config.workers + 2)
     batches = itertools.islice(source.batches(config.batch_size, config.seed, first), steps - first)
     mine = (batch[rank::world] for batch in batches)
@@ -113,12 +110,14 @@ def run_sft(
         at = time.perf_counter()
         loaded = next(stream)
         report.waited += time.perf_counter() - at
-        examples = []
         for item in loaded:
             if isinstance(item, media.MediaError):
                 tqdm.write(f"skipped: {item}")
-            else:
-                examples.append(item)
+        # Seeds go by the place in the batch of all processes: noise does not depend on their number.
+        examples = [
+            with_token_noise(item, config.token_noise, seed_of(config.seed, step, rank + place * world))
+            for place, item in enumerate(loaded) if not isinstance(item, media.MediaError)
+        ]  # fmt: skip
         parts = micro_batches(examples, config.micro_batch_size)
         # What all processes have: examples, skipped clips, weight of the answers' tokens, all tokens, micro-batches.
         answers = sum(float(example.weights[example.labels != IGNORED].sum()) for example in examples)
@@ -129,14 +128,15 @@ def run_sft(
         if skipped > max(FEWEST_SKIPPED, config.max_skipped_share * seen):
             raise DataError(
                 f"data {source.name!r}: {skipped} of {seen} clips, named above, could not be decoded, more than "
-                f"max_skipped_share {config.max_skipped_share}; mend or remove them, or raise it"
+                f"max_skipped_share {config.max_skipped_share}; mend them, or raise it to go on; or remove them, and "
+                "begin anew in another output_dir"
             )
         learned = None
         if weight:
             rate = learning_rate_at(step, steps, config.learning_rate, config.warmup_share)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(hash((config.seed, step, rank)) % 2**63)  # of dropout: the same after a restart
+            torch.manual_seed(seed_of(config.seed, step, rank))  # of dropout: the same after a restart
             parts += [[stand_in]] * (int(everyone[:, 4].max()) - len(parts))
             learned = update(accelerator, loss_module, optimizer, parts, weight, config, tokenizer.pad_token_id)
         report.clips, report.tokens = report.clips + int(everyone[:, 0].sum()), report.tokens + int(tokens)
@@ -145,14 +145,17 @@ def run_sft(
             loss, norm = learned
             report.record(step, loss=round(loss, 5), learning_rate=rate, grad_norm=round(norm, 4), skipped=skipped)
         at = time.perf_counter()
-        if (step + 1) % config.save_every == 0 or step == steps - 1:
-            state.save(step + 1, {"skipped": skipped, "seen": seen, "seconds": report.total_s})
-        if evaluate and ((step + 1) % config.eval_every == 0 or step == steps - 1):
+        is_last = step == steps - 1
+        # Before the state is saved: a run that is killed in it does it again.
+        if evaluate and ((step + 1) % config.eval_every == 0 or is_last):
             if accelerator.is_main_process:
                 report.evaluation(step, evaluate(checkpoint))
-                report.plot()
                 model.train()
             accelerator.wait_for_everyone()
+        if (step + 1) % config.save_every == 0 or is_last:
+            state.save(step + 1, {"skipped": skipped, "seen": seen, "seconds": report.total_s})
+            if accelerator.is_main_process:
+                report.plot()
         report.paused += time.perf_counter() - at
     seconds = report.total_s
     model.eval()
@@ -165,14 +168,43 @@ def run_sft(
     accelerator.wait_for_everyone()  # a process that ends takes the others with it
     accelerator.end_training()
     return {
-        **about, "steps": steps, "skipped": skipped, "seconds": round(seconds, 1), "log": last,
+        **about, "rows": count, "steps": steps, "skipped": skipped, "seconds": round(seconds, 1), "log": last,
         "is_main_process": accelerator.is_main_process, "tuned": tuned,
     }  # fmt: skip
 
 
-def count_steps(source: Source, config: SFTConfig) -> int:
-    """Optimizer steps of the run. Raises DataError for a source without rows, or of unknown length without a bound."""
-    count = source.count()
+def fill_cache(checkpoint: Checkpoint, source: Source, config: SFTConfig, accelerator: Any) -> MediaCache:
+    """The cache of what the encoders give, filled by all processes together; one that keeps nothing where that is not
+    asked for or cannot be."""
+    if not keeps_features(config, source):
+        if config.cache_dir and not config.train_encoders and accelerator.is_main_process:
+            tqdm.write(f"cache_dir is not used: the clips of {source.name} are encoded anew each epoch")
+        return MediaCache(checkpoint, None)
+    cache = MediaCache(checkpoint, config.cache_dir)
+    clips, local = [row.clip for row in source.rows], accelerator.local_process_index
+    every = slice(accelerator.process_index, None, accelerator.num_processes)
+    for share in (every, slice(local, None, local_world())):  # a node that does not share its cache needs them all
+        cache.fill(clips, config.workers, share)
+        accelerator.wait_for_everyone()
+    return cache
+
+
+def keeps_features(config: SFTConfig, source: Source | None) -> bool:
+    """Whether what the encoders give is kept on disk: where they are frozen, of clips that are all known. ``source``
+    None: such as these."""
+    known = source is None or isinstance(source, TableSource)
+    return bool(config.cache_dir) and not config.train_encoders and known
+
+
+def count_rows(source: Source, config: SFTConfig) -> int | None:
+    """Rows of an epoch; None where only reading tells, or where the number of steps is given and shards would have to
+    be read to be counted."""
+    return None if config.max_steps and not isinstance(source, TableSource) else source.count()
+
+
+def count_steps(source: Source, count: int | None, config: SFTConfig) -> int:
+    """Optimizer steps of the run over ``count`` rows. Raises DataError for a source without rows, or of unknown length
+    without a bound."""
     if count == 0:
         raise DataError(f"data {source.name!r}: the split {config.split!r} has no rows")
     if config.max_steps:
@@ -227,7 +259,9 @@ def update(
         batch = {key: value.to(accelerator.device) for key, value in collate(part, pad_token_id).items()}
         is_last = number == len(parts) - 1
         accelerator.gradient_state._set_sync_gradients(is_last)  # DeepSpeed steps inside the last backward
-        exchange = accelerator.no_sync(loss_module) if not is_last else contextlib.nullcontext()
+        # Where weights are split, gradients are too, at once: whole ones would not fit.
+        waits = not is_last and not is_split(accelerator)
+        exchange = accelerator.no_sync(loss_module) if waits else contextlib.nullcontext()
         with exchange, quick_attention(accelerator.device, len(part[0]), config.bf16):
             with accelerator.autocast():
                 total, _ = loss_module(batch)

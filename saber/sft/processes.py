@@ -79,6 +79,8 @@ def build_accelerator(config: SFTConfig) -> Any:
             f"the {os.environ['WORLD_SIZE']} processes of this run were not joined: each would train on its own share "
             "alone; start them with accelerate launch or torchrun"
         )
+    if tracker and not accelerator.log_with:  # accelerate only warns
+        raise ValueError(f"report_to is {tracker!r}, which is not installed: pip install {tracker}")
     if tracker:
         Path(config.output_dir).mkdir(parents=True, exist_ok=True)
         accelerator.init_trackers("saber-sft", config=dataclasses.asdict(config))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,8 +42,13 @@ class TableSource(Source):
 
     def digest(self) -> str:
         found = hashlib.sha256(self.identity.encode())
+        sizes: dict[str, int] = {}
         for row in self.rows:
-            found.update(f"{row.clip.id}\0{row.prompt}\0{row.answer}\0".encode())
+            clip = row.clip
+            if clip.path not in sizes:  # the same name can come to be another picture
+                sizes[clip.path] = os.stat(clip.path).st_size if os.path.exists(clip.path) else -1
+            piece = f"{clip.start_s}\0{clip.end_s}\0{sizes[clip.path]}"
+            found.update(f"{clip.id}\0{piece}\0{row.prompt}\0{row.answer}\0".encode())
         return found.hexdigest()
 
     def block_rows(self, seed: int, block: int) -> int:

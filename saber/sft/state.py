@@ -24,7 +24,8 @@ from saber.sft.rows import DataError
 #: ("start") or on other rows ("rows").
 COURSE = (
     "model", "data", "split", "prompt", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_share",
-    "weight_decay", "max_grad_norm", "tuning", "lora_r", "lora_alpha", "lora_dropout", "train_encoders", "seed",
+    "weight_decay", "max_grad_norm", "reasoning_weight", "token_noise", "tuning", "lora_r", "lora_alpha",
+    "lora_dropout", "train_encoders", "bf16", "seed",
 )  # fmt: skip
 
 

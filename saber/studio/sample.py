@@ -28,8 +28,8 @@ PEOPLE = {
     "rare": 1000,
 }  # fmt: skip
 
-#: Split -> share of its clips whose words come in any order; 0 in the others. Those of "speech" have no valence.
-SHUFFLED_SHARES = {"speech": 0.5, "drill": 1.0}
+#: Split -> share of its sentences whose words come in any order; 0 in the others. Those of "speech" have no valence.
+SHUFFLED_SHARES = {"speech": 0.5, "drill": 1.0, "rare": 0.5}
 #: Split -> the one kind of clip that it has, whatever its mix says of incomplete ones: sound alone, or complete.
 ONE_KIND = {"speech": "no_picture", "drill": ""}
 
@@ -191,14 +191,16 @@ def _pick_incomplete(rng: random.Random, shares: Mapping[str, float]) -> str:
 
 def _draw_words(language: str, valence: str, split: str, incomplete: str, rng: random.Random) -> Words:
     event = rng.choices(ATTRIBUTES["event"], (4, 1, 1, 1, 1))[0]
-    if split in SHUFFLED_SHARES and rng.random() < SHUFFLED_SHARES[split]:
-        known = "" if split == "speech" else valence
-        text, template = words.shuffled_words(language, rng, known)
-        return Words(text, language, known, event, template)
     if incomplete == "short":
         text, template = words.short_word(language, valence, split, rng)
         return Words(text, language, valence, "none", template)
-    count = rng.randint(3, 6) if incomplete == "long" else 1  # six slow sentences stay under 30 s
-    parts = [words.sentence(language, valence, split, rng) for _ in range(count)]
-    text = (" " if language == "en" else "").join(part[0] for part in parts)
-    return Words(text, language, valence, event, "+".join(part[1] for part in parts))
+    shuffled = SHUFFLED_SHARES.get(split, 0.0)
+    parts = []
+    for _ in range(rng.randint(3, 6) if incomplete == "long" else 1):  # six slow sentences stay under 30 s
+        if shuffled and rng.random() < shuffled:
+            valence = "" if split == "speech" else valence
+            parts.append(words.shuffled_words(language, rng, valence))
+        else:
+            parts.append(words.sentence(language, valence, split, rng))
+    text = (" " if language == "en" else "").join(part.text for part in parts)
+    return Words(text, language, valence, event, "+".join(part.template for part in parts))

@@ -15,7 +15,7 @@ from typing import Any
 #: Training too, with many more voices: "speech" is voices alone, for teaching an audio encoder to hear; "drill" is
 #: whole clips whose words come in no order, for teaching a language model to write down what is said and no other, and
 #: to take its valence from the one word that has it; "rare" is what "train" has little of: clips that lack something,
-#: and long ones.
+#: and long ones; half of its sentences are words in no order.
 SPLITS = ("train", "validation", "test", "combinations", "style", "speech", "drill", "rare")
 
 #: Every attribute that an answer can be scored on by rule -> its values.
