@@ -73,7 +73,8 @@ mini: env graphics ## train SABER-Mini again from nothing, about 5 hours on 2 co
 	$(BIN)/python train/mini_base.py --stage hear && wait $$see
 	$(BIN)/python train/mini_base.py --stage join
 	$(BIN)/accelerate launch train/sft.py
-	rm -rf saber/weights/saber-mini && cp -r runs/mini/sed/checkpoint saber/weights/saber-mini
+	$(BIN)/accelerate launch train/sft.py --config train/recipes/mini-sed-2.yaml
+	rm -rf saber/weights/saber-mini && cp -r runs/mini/sed-2/checkpoint saber/weights/saber-mini
 
 clean: ## remove what tools leave behind; .venv, data and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .gradio
