@@ -37,6 +37,7 @@ from mini_base import (  # noqa: E402
     word_rows,
 )
 
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 ROOT = Path(__file__).parents[1]
 TINY = dict(
     width=64, layers=1, text_ffn=64, encoder_width=40, vision_layers=1, audio_layers=1, vocabulary_size=600,

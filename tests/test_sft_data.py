@@ -31,6 +31,7 @@ from saber.sft import DataError, Row, SFTConfig, keeps_features, open_source, re
 from saber.sft.index import write_index
 from saber.sft.shards import is_shard_of, local_shards, scan_shard
 
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 ROOT = Path(__file__).parents[1]
 SIZES = (3, 2, 3, 2, 2)  # rows of the five shards; blocks of two are 2 + 2 + 1 of them
 
