@@ -30,7 +30,7 @@ $(VENV)/.page: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.page
-	$(PIP) install -c constraints.txt -e '.[page,studio,train,quantization,deepspeed,dev]'
+	$(PIP) install -c constraints.txt -e '.[page,studio,train,quantization,api,deepspeed,dev]'
 	@touch $@
 
 env: $(VENV)/.everything ## make .venv with everything that training and the tests need

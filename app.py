@@ -23,6 +23,7 @@ import torch  # noqa: E402
 
 import saber.model  # noqa: E402
 from saber.page import view  # noqa: E402
+from saber.recipe import add_model_options, model_options  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent
 EXAMPLES = ROOT / "examples"
@@ -243,14 +244,22 @@ def launch(demo: gr.Blocks, port: int = 7860, share: bool = False, wait: bool = 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Serve the SABER page.")
-    parser.add_argument("--model", help="a checkpoint's folder or Hub id (default: the embedded SABER-Mini)")
+    parser.add_argument(
+        "--model", default=os.environ.get("SABER_MODEL"),
+        help="a checkpoint's folder or Hub id (default: the variable SABER_MODEL, else the embedded SABER-Mini)",
+    )  # fmt: skip
+    add_model_options(parser)
     parser.add_argument("--port", type=int, default=7860, help="port on this machine (default: %(default)s)")
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio's servers")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # a small model generates fastest on one thread; a large one is not run on a CPU
     try:
-        launch(build_demo(saber.model.load(options.model)), port=options.port, share=options.share)
+        launch(
+            build_demo(saber.model.load(options.model, **model_options(options))),
+            port=options.port,
+            share=options.share,
+        )
     except (saber.model.ModelError, OSError) as error:  # a checkpoint that cannot be used, a port that is taken
         parser.exit(1, f"{error}\n")
 

@@ -12,24 +12,84 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from saber.recipe import add_model_options, model_options
 from saber.schema import LANGUAGES, TRACKS, Clip
 
 Run = Callable[[argparse.Namespace], int]
 
 
+MODEL_HELP = "checkpoint: a name, a folder or a Hub id (default: the embedded SABER-Mini)"
+
+
 def add_analyze(parser: argparse.ArgumentParser) -> Run:
-    """answer one clip: what is seen, what is heard, what the person feels"""
-    parser.add_argument("clip", help="a video or sound file")
-    parser.add_argument("--model", help="checkpoint: a name, a folder or a Hub id (default: the embedded SABER-Mini)")
+    """answer one clip, or many: what is seen, what is heard, what the person feels"""
+    parser.add_argument("clip", nargs="?", help="a video or sound file")
+    parser.add_argument("--model", help=MODEL_HELP)
+    add_model_options(parser)
     parser.add_argument("--language", choices=LANGUAGES, help="of the answer (default: the language spoken)")
     parser.add_argument("--tracks", choices=TRACKS, default="both", help="what the model is given (default: both)")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here, in seconds")
     parser.add_argument("--end", type=float, metavar="S", help="end here, in seconds (default: the file's end)")
     parser.add_argument("--json", action="store_true", help="print the published annotation JSON and nothing else")
+    many = parser.add_argument_group("many clips")
+    many.add_argument(
+        "--jsonl", metavar="IN", help="instead of a clip: a folder of them, or JSON lines with videos, audios, messages"
+    )
+    many.add_argument("--out", help="the answers, a line of JSON each; started again, it goes on")
+    many.add_argument(
+        "--ask", choices=("checkpoint", "rows"), default="checkpoint",
+        help="whose request: the one that the checkpoint was trained on, or that of each row's messages",
+    )  # fmt: skip
+    many.add_argument("--batch-size", type=int, default=8, help="clips answered at once (default: 8)")
+    many.add_argument("--workers", type=int, default=1, help="processes that decode ahead of the model (default: 1)")
+    many.add_argument("--max-new-tokens", type=int, help="bound of an answer (default: the checkpoint's)")
+    many.add_argument(
+        "--endpoint", metavar="URL",
+        help="ask an OpenAI-compatible server (vLLM) for --model; its key is read from OPENAI_API_KEY",
+    )  # fmt: skip
     return run_analyze
 
 
 def run_analyze(arguments: argparse.Namespace) -> int:
+    if (arguments.clip is None) == (arguments.jsonl is None):
+        print("saber: give a clip, or --jsonl with many", file=sys.stderr)
+        return 2
+    return run_many(arguments) if arguments.jsonl else run_one(arguments)
+
+
+def run_many(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    import torch
+
+    from saber.model import PRESETS, ModelError, load_checkpoint
+    from saber.runner import LocalAnswers, RequestError, ServedAnswers, read_requests, run
+
+    if not arguments.out:
+        print("saber: --jsonl needs --out, a file for the answers", file=sys.stderr)
+        return 2
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    try:
+        requests = read_requests(arguments.jsonl, arguments.language, arguments.tracks)
+        if arguments.ask == "checkpoint":
+            requests = [replace(request, prompt="") for request in requests]
+        if arguments.endpoint:
+            settings = PRESETS[arguments.preset or "sed"]()
+            limit = arguments.max_new_tokens or settings.max_new_tokens
+            answers = ServedAnswers(arguments.endpoint, arguments.model or "", settings.prompts, limit=limit)
+        else:
+            checkpoint = load_checkpoint(arguments.model, **model_options(arguments))
+            answers = LocalAnswers(checkpoint, arguments.workers, arguments.max_new_tokens)
+        counts = run(requests, answers, arguments.out, arguments.batch_size)
+    except (ModelError, RequestError, ValueError, OSError) as error:
+        print(f"saber: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.out}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+    return 1 if counts["failed"] and not counts["answered"] and not counts["kept"] else 0
+
+
+def run_one(arguments: argparse.Namespace) -> int:
     import torch
 
     from saber import sections
@@ -39,7 +99,7 @@ def run_analyze(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # a small model generates fastest on one thread; a large one is not run on a CPU
     try:
         probe(arguments.clip)  # a file that cannot be used is said so before a model is loaded
-        engine = load(arguments.model)
+        engine = load(arguments.model, **model_options(arguments))
         clip = Clip(arguments.clip, start_s=arguments.start, end_s=arguments.end)
         section = None
         for event in engine.stream(clip, arguments.language, arguments.tracks):
@@ -186,11 +246,34 @@ def run_card(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_export(parser: argparse.ArgumentParser) -> Run:
+    """write a checkpoint, with an adapter merged into it, for others to serve (transformers, vLLM)"""
+    parser.add_argument("model", help=MODEL_HELP.partition(" (")[0])
+    parser.add_argument("out", type=Path, help="folder; it must not hold anything yet")
+    add_model_options(parser)
+    parser.add_argument("--shard-size", default="5GB", help="largest file of weights (default: 5GB)")
+    return run_export
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    from saber.model import ModelError, export_checkpoint, load_checkpoint
+
+    try:
+        options = model_options(arguments) | {"dtype": arguments.dtype or "auto", "device": arguments.device or "cpu"}
+        checkpoint = load_checkpoint(arguments.model, **options)
+        print(export_checkpoint(checkpoint, arguments.out, arguments.shard_size))
+    except (ModelError, OSError, ValueError) as error:
+        print(f"saber: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 VERBS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "analyze": add_analyze,
     "studio": add_studio,
     "eval": add_eval,
     "card": add_card,
+    "export": add_export,
 }
 
 

@@ -122,3 +122,18 @@ def write_run(folder: str | Path, config: Any, **facts: Any) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False, default=str)
     (Path(folder) / "run.json").write_text(text + "\n", encoding="utf-8")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What ``saber.model.load`` takes besides the checkpoint's name."""
+    parser.add_argument("--adapter", help="a LoRA adapter for it: a folder or a Hub id")
+    parser.add_argument("--quantization", metavar="BITS", help="8bit or 4bit: fewer bits for the text model's layers")
+    parser.add_argument("--dtype", help="fp32, bf16, fp16, or auto: as stored (default: bf16 on a GPU, fp32 on a CPU)")
+    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (default: cuda where there is one)")
+    parser.add_argument("--revision", help="branch, tag or commit of the Hub repository")
+    parser.add_argument("--preset", help="sed or published: instead of the settings that the checkpoint brings")
+
+
+def model_options(arguments: argparse.Namespace) -> dict[str, str | None]:
+    names = ("adapter", "quantization", "dtype", "device", "revision", "preset")
+    return {name: getattr(arguments, name) for name in names}

@@ -34,7 +34,7 @@ SEVEN, THREE = "Qwen/Qwen2.5-Omni-7B", "Qwen/Qwen2.5-Omni-3B"
 @pytest.fixture(scope="module")
 def middle(tmp_path_factory):
     """The folder of a configuration of 20 million parameters: soon run, and large enough to be measured."""
-    from saber.model import Qwen2_5OmniThinkerConfig
+    from saber.model.loading import Qwen2_5OmniThinkerConfig
 
     width = 384
     configuration = Qwen2_5OmniThinkerConfig(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from saber import media, sections
 from saber.media import MediaError
-from saber.model import Done, Seen
+from saber.model import Done, NoRoom, Seen
 from saber.page import texts, view
 from saber.schema import SECTIONS, Annotation, Clip, Prediction
 from saber.sections import Event
@@ -388,6 +388,11 @@ def test_every_bad_clip_gets_its_plain_sentence(reason, language):
     assert state.phase == "failed" and status[-1] in ".。"
     assert "secret-path" not in status and "start_s" not in status and "{" not in status
     assert bool(re.search("[\u4e00-\u9fff]", status)) == (language == "zh")
+
+
+def test_a_clip_without_room_is_told_and_is_no_bug():
+    [state] = view.follow(ScriptedEngine([NoRoom("this clip takes 90,000 tokens")]), asked("zh"))
+    assert state.phase == "failed" and state.problem == texts.say("zh", "no_room")
 
 
 def test_a_bug_ends_in_an_apology_and_the_cause_in_the_log(caplog):

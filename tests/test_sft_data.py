@@ -5,7 +5,6 @@ The clips are the studio's, packed to tars here. The Hub is a small server on th
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import json
@@ -16,13 +15,14 @@ import subprocess
 import sys
 import tarfile
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from loopback_hub import COMMIT, LoopbackHub
 
 from saber import media
 from saber.model import load_checkpoint
@@ -535,63 +535,9 @@ def test_what_encoders_give_is_kept_of_tables_and_not_of_shards(shards, clips_fo
 
 # --- the Hub, and another process -------------------------------------------------------------------------------------
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
-
-class Hub(BaseHTTPRequestHandler):
-    """Has the datasets of ``folder`` (owner/name/files): what resolving and downloading asks for. ``fetched``: what was
-    downloaded, in order."""
-
-    folder: Path
+class Hub(LoopbackHub):
     fetched: list[str] = []
-
-    def do_GET(self) -> None:
-        parts = self.path.split("?")[0].strip("/").split("/")
-        if parts[:2] == ["api", "datasets"]:
-            self.tell("/".join(parts[2:4]), parts[4:])
-        elif parts[0] == "datasets" and parts[3:5] == ["resolve", COMMIT]:
-            self.hand_over("/".join(parts[1:3]), "/".join(parts[5:]))
-        else:
-            self.give(404, b"")
-
-    do_HEAD = do_GET
-
-    def tell(self, name: str, asked: list[str]) -> None:
-        root = self.folder / name
-        if name == "lab/down":
-            return self.give(500, b"")
-        if not root.is_dir():
-            return self.give(404, b"", {"X-Error-Code": "RepoNotFound"})
-        if asked[:1] == ["revision"] and asked[1] not in ("main", COMMIT):
-            return self.give(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in root.rglob("*") if path.is_file()}
-        if asked[:1] == ["tree"]:
-            tree = [{"type": "file", "path": path, "oid": "0" * 40, "size": size} for path, size in sizes.items()]
-            return self.give(200, json.dumps(tree).encode())
-        about = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": path} for path in sizes]}
-        self.give(200, json.dumps(about | {"private": False, "downloads": 0, "likes": 0, "tags": []}).encode())
-
-    def hand_over(self, name: str, path: str) -> None:
-        if name == "lab/gated":
-            return self.give(403, b"", {"X-Error-Code": "GatedRepo"})
-        file = self.folder / name / path
-        if not file.is_file():
-            return self.give(404, b"", {"X-Error-Code": "EntryNotFound"})
-        if self.command == "GET":
-            self.fetched.append(f"{name}/{path}")
-        tag = hashlib.sha256(file.read_bytes()).hexdigest()
-        self.give(200, file.read_bytes(), {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
-
-    def give(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_) -> None:
-        """Quiet."""
 
 
 #: Says what open_source gives for each request, or its error; decodes the clips of the last batch. The package's own
@@ -628,7 +574,7 @@ assert "torch" not in sys.modules
 @pytest.fixture(scope="module")
 def answers(clips, clips_folder, shards, tmp_path_factory) -> dict[str, dict]:
     """What one other process, for which HF_ENDPOINT is a server here, gets for each request."""
-    Hub.folder = folder = tmp_path_factory.mktemp("hub")
+    Hub.root = folder = tmp_path_factory.mktemp("hub")
     for name in ("plain/data", "indexed/data", "gated", "open"):
         make_shards(folder / "lab" / name, clips)
     write_index(str(folder / "lab" / "indexed"), "train")

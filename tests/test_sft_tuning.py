@@ -154,7 +154,7 @@ def test_a_run_with_adapters_is_resumed_with_its_dropout(tiny, rows, tmp_path):
 
 def test_a_step_on_a_base_in_four_bits_moves_the_adapters_only(tiny_folder, rows, tmp_path):
     bitsandbytes = pytest.importorskip("bitsandbytes")
-    checkpoint = load_checkpoint(tiny_folder, device="cpu", dtype=torch.float32, quantization="nf4")
+    checkpoint = load_checkpoint(tiny_folder, device="cpu", dtype=torch.float32, quantization="4bit")
     packed = {
         name: module for name, module in checkpoint.model.named_modules()
         if isinstance(module, bitsandbytes.nn.Linear4bit)

@@ -83,7 +83,7 @@ def random_checkpoint(config: SFTConfig, layers: int, device: str) -> Checkpoint
     with tempfile.TemporaryDirectory() as folder:
         made.save(Path(folder) / "base", dtype=base_dtype(config))
         del made, model
-        return load_checkpoint(Path(folder) / "base", device=device, dtype=base_dtype(config), quantization="nf4")
+        return load_checkpoint(Path(folder) / "base", device=device, dtype=base_dtype(config), quantization="4bit")
 
 
 def measure(config: BenchConfig, size: int, rows: Sequence[Row], work: Path) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def load_base(config: SFTConfig) -> Checkpoint:
     dtype = base_dtype(config)
     if config.tuning == "qlora":
         device = "cpu" if config.cpu or not torch.cuda.is_available() else f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        return load_checkpoint(config.model, device=device, dtype=dtype, quantization="nf4")
+        return load_checkpoint(config.model, device=device, dtype=dtype, quantization="4bit")
     return load_checkpoint(config.model, device="cpu", dtype=dtype)
 
 

@@ -40,8 +40,35 @@ def sampling_times_s(span_s: float, settings: MediaSettings) -> tuple[np.ndarray
     return np.arange(count) * step_s, 1 / step_s
 
 
+def sampled_numbers(frames: int, fps: float, settings: MediaSettings) -> tuple[np.ndarray, float]:
+    """Numbers of the frames (T,) that qwen-omni-utils 0.0.9 takes of so many, and the rate that it states. It refuses
+    fewer than two frames; here one frame is one frame."""
+    if frames < 2:
+        return np.arange(frames), fps
+    count = min(max(frames / fps * settings.fps, 4), settings.max_frames // 2 * 2, frames)
+    count = int(count) // 2 * 2
+    return np.linspace(0, frames - 1, count).round().astype(int), count / frames * fps
+
+
+def fit_sides(width: int, height: int, settings: MediaSettings) -> tuple[int, int]:
+    """Width and height as multiples of ``side_multiple`` whose area lies within the pixel budget, or just above it
+    where it is narrow (the rule of qwen-omni-utils 0.0.9)."""
+    unit, least, most = settings.side_multiple, settings.min_pixels or 0, settings.max_pixels or math.inf
+    sides = [max(unit, round(side / unit) * unit) for side in (width, height)]
+    area = width * height
+    if math.prod(sides) > most:
+        scale = math.sqrt(area / most)
+        sides = [max(unit, math.floor(side / scale / unit) * unit) for side in (width, height)]
+    elif math.prod(sides) < least:
+        scale = math.sqrt(least / area)
+        sides = [math.ceil(side * scale / unit) * unit for side in (width, height)]
+    return sides[0], sides[1]
+
+
 def fit_pixels(width: int, height: int, settings: MediaSettings) -> tuple[int, int]:
     """Width and height with the same shape whose area lies within the settings' pixel budget (never above it)."""
+    if settings.side_multiple > 1:
+        return fit_sides(width, height, settings)
     scale, least, most = 1.0, settings.min_pixels or 0, settings.max_pixels or math.inf
     if width * height > most:
         scale = math.sqrt(most / (width * height))
@@ -67,6 +94,10 @@ class _Picture:
         self.end_s = min(survey.end_s, survey.video_end_s)
         offsets, self.fps = sampling_times_s(max(0.0, self.end_s - first_s), settings)
         self.times_s = (first_s + offsets) if self.end_s > first_s and survey.video else offsets[:0]
+        if settings.sampling == "frames" and shown:  # a stream without times has no numbered frames to choose from
+            inside = [at for at in shown if survey.start_s - SAME_S <= at < survey.end_s - SAME_S]
+            numbers, self.fps = sampled_numbers(len(inside), survey.facts.fps or len(inside), settings)
+            self.times_s = np.array(inside)[numbers]
         # The time of the frame on show at each sampling time; -inf: not known before it is decoded.
         self.wanted_s = [
             shown[max(0, bisect.bisect_right(shown, t + SAME_S) - 1)] if shown else -math.inf for t in self.times_s

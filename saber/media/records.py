@@ -171,12 +171,19 @@ class MediaError(ValueError):
         return gap.join(REASONS[self.reason][language]).format(**self.values)
 
 
+#: How frames are chosen.
+SAMPLING = ("times", "frames")
+
+
 @dataclass(frozen=True)
 class MediaSettings:
     """How a clip becomes a model's input. Saved with the checkpoint: training writes it, inference reads it.
 
     ``fps``, ``max_frames``: frames a second, and how many at most (then the rate falls, evenly). ``min_pixels``,
     ``max_pixels``: a frame's area is brought between them, keeping its shape; None keeps the size.
+    ``sampling``: "times" takes the frame on show at evenly spaced times; "frames" takes frames by their number as
+    qwen-omni-utils does: an even count, at least 4, evenly from the first to the last. ``side_multiple``: above 1,
+    sides are multiples of it by that library's rule, which may end above ``max_pixels``.
     ``sample_rate_hz``: of the mono sound. ``audio_in_video``: whether the model interleaves sound and picture (only
     carried here). Defaults: 40 frames at most as in the published inference script; the paper does not give the
     rest, we chose 2 frames a second and about 128 visual tokens of 28 x 28 pixels a frame pair, which is what that
@@ -187,6 +194,8 @@ class MediaSettings:
     max_frames: int = 40
     min_pixels: int | None = None
     max_pixels: int | None = 128 * 28 * 28
+    sampling: str = "times"
+    side_multiple: int = 1
     sample_rate_hz: int = 16000
     audio_in_video: bool = True
 
@@ -196,16 +205,22 @@ class MediaSettings:
             ("max_frames", 1),
             ("min_pixels", 1),
             ("max_pixels", 1),
+            ("side_multiple", 1),
             ("sample_rate_hz", 1000),
         ):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ValueError(f"media settings: {name} is {value}; it must be {least} or more")
+        if self.sampling not in SAMPLING:
+            raise ValueError(f"media settings: sampling is {self.sampling!r}; it must be one of {SAMPLING}")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError(f"media settings: min_pixels {self.min_pixels} is over max_pixels {self.max_pixels}")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """All fields; ``sampling`` and ``side_multiple`` only where they are not the default, so that checkpoints from
+        before they existed are still known by the same record."""
+        later = {"sampling": "times", "side_multiple": 1}
+        return {name: value for name, value in asdict(self).items() if later.get(name) != value}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> MediaSettings:

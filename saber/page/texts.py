@@ -51,6 +51,8 @@ _EN = {
     "done_consistent": "Done. Face and voice agree.",
     "done_conflict": "Done. Face and voice disagree.",
     "stopped": "Stopped. What was written so far stays.",
+    "no_room": "This clip is too much for this machine's memory now. Give a shorter part of it, or only the picture or "
+    "the sound; or try again later.",
     "bug": "Something went wrong on our side, and it was noted in the server's log. Please try again.",
     # Facts
     "frames": ("{count} frame", "{count} frames"),
@@ -118,6 +120,7 @@ _ZH = {
     "done_consistent": "完成。表情与声音一致。",
     "done_conflict": "完成。表情与声音不一致。",
     "stopped": "已停止。已写出的内容保留。",
+    "no_room": "这台机器的内存目前不足以处理该片段。请选取较短的部分，或只用画面或声音，或稍后再试。",
     "bug": "我们这边出了错，已记入服务器日志。请再试一次。",
     "frames": ("{count} 帧", "{count} 帧"),
     "video_s": "{seconds:.1f} 秒画面",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from saber import media, sections
-from saber.model import Done, Seen
+from saber.model import Done, NoRoom, Seen
 from saber.page.texts import WORDS, say
 from saber.schema import ACOUSTIC, RELATIONS, SECTIONS, VERDICT, VISUAL, Clip
 from saber.sections import Event
@@ -151,6 +151,9 @@ def follow(
             yield state.stop(clock() - began)
     except media.MediaError as error:
         yield state.fail(media_sentence(error, state.language))
+    except NoRoom as error:
+        _log.warning("%s", error)
+        yield state.fail(say(state.language, "no_room"))
     except Exception:
         # The page is the last place that can tell the visitor anything; the cause goes to the log, without the clip.
         _log.exception("an analysis failed")
