@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +86,8 @@ def run_many(arguments: argparse.Namespace) -> int:
     except (ModelError, RequestError, ValueError, OSError) as error:
         print(f"saber: {error}", file=sys.stderr)
         return 1
-    print(f"{arguments.out}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{arguments.out}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     return 1 if counts["failed"] and not counts["answered"] and not counts["kept"] else 0
 
 

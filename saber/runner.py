@@ -294,7 +294,8 @@ def _as_data(kind: str, path: str) -> dict[str, Any]:
 def run(requests: Sequence[Request], answers: Answers, out: str | Path, batch_size: int = 8) -> dict[str, int]:
     """Answers all requests that ``out`` does not hold yet and writes it anew, in their order. Returns counts:
     "answered", "failed", "kept" (from an earlier run). Of several processes each takes its share and writes it to a
-    file of its own beside ``out`` until the first brings all together. Raises OSError where it cannot be written."""
+    file of its own beside ``out`` until the first brings all together; it counts for all. Raises OSError where it
+    cannot be written."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -333,9 +334,11 @@ def run(requests: Sequence[Request], answers: Answers, out: str | Path, batch_si
         from accelerate import PartialState
 
         PartialState().wait_for_everyone()
-    if rank == 0:
-        _bring_together(requests, keys, out)
-    return {"answered": len(own) - failed, "failed": failed, "kept": len(before)}
+    if rank > 0:
+        return {"answered": len(own) - failed, "failed": failed, "kept": len(before)}
+    lines = _bring_together(requests, keys, out)
+    failed = sum("error" in line for line in lines)
+    return {"answered": len(lines) - failed - len(before), "failed": failed, "kept": len(before)}
 
 
 def _line(found: Prediction | Exception) -> dict[str, Any]:
@@ -379,16 +382,16 @@ def _end_line(path: Path) -> None:
             file.write("\n")
 
 
-def _bring_together(requests: Sequence[Request], keys: Mapping[str, str], out: Path) -> None:
+def _bring_together(requests: Sequence[Request], keys: Mapping[str, str], out: Path) -> list[dict[str, Any]]:
+    """Writes ``out`` from itself and the processes' own files, which then go. Returns its lines."""
     parts = sorted(out.parent.glob(f"{out.name}.part-*"))
     known = {}
     for file in (out, *parts):
         known |= {line["clip"]: line for line in _read_lines(file) if line.get("key") == keys.get(line.get("clip"))}
+    lines = [known[request.clip.id] for request in requests if request.clip.id in known]
     whole = out.with_name(f"{out.name}.whole")
-    with whole.open("w", encoding="utf-8") as file:
-        for request in requests:
-            if (line := known.get(request.clip.id)) is not None:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    whole.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     os.replace(whole, out)
     for file in parts:
         file.unlink(missing_ok=True)
+    return lines

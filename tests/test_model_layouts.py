@@ -228,6 +228,11 @@ def only_pickles(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
 
 
+def only_voices(folder: Path) -> None:
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+
+
 def only_a_talker(folder: Path) -> None:
     file = "model-00003-of-00003.safetensors"
     write_json(folder / "model.safetensors.index.json", {"weight_map": {"talker.model.norm.weight": file}})
@@ -243,6 +248,7 @@ def another_architecture(folder: Path) -> None:
         (without_shard, r"lacks model-00002-of-00003.safetensors, one of its 3 shards \(1 missing\); get it again"),
         (torn_shard, "model-00001-of-00003.safetensors cannot be read .*; get it again"),
         (only_pickles, "has its weights in pytorch_model.bin, a pickle: .* safetensors"),
+        (only_voices, "holds no weights: neither model.safetensors nor"),
         (only_a_talker, "hold no tensor of a thinker"),
         (another_architecture, r"has model_type 'llama' \(LlamaForCausalLM\), not one of qwen2_5_omni"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
@@ -406,6 +412,7 @@ def test_an_export_is_a_thinker_that_transformers_loads_with_equal_logits(tiny_f
     assert {"thinker.model.norm.weight", "thinker.visual.merger.mlp.0.weight"} <= index["weight_map"].keys()
     assert len(list(out.glob("*.safetensors"))) > 1
     config = json.loads((out / "config.json").read_text())
+    assert config["dtype"] == config["thinker_config"]["dtype"] == "float32"
     assert config["architectures"] == ["Qwen2_5OmniModel"] and config["thinker_config"]["model_type"].endswith(
         "thinker"
     )

@@ -10,6 +10,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +164,20 @@ def test_what_another_model_or_request_answered_is_not_kept(tiny, requests, loca
     assert run(requests[:2], LocalAnswers(tiny, 0, limit=9), out)["kept"] == 0
     assert run([Request(requests[0].clip, "zh"), requests[1]], LocalAnswers(tiny, 0, limit=9), out)["kept"] == 1
     assert len(rows_of(out)) == 2
+
+
+def test_each_of_several_processes_answers_its_own_share(requests, local, tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.PartialState", lambda: SimpleNamespace(wait_for_everyone=lambda: None))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    names, own = [request.clip.id for request in requests], []
+    for rank in (2, 1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        counted = Broken(local, after=99)
+        counts = run(requests, counted, tmp_path / "out.jsonl", batch_size=2)
+        own.append(sorted(counted.given))
+    assert own == [sorted(names[rank::3]) for rank in (2, 1, 0)]
+    assert counts["answered"] + counts["kept"] == 7 and not counts["failed"], "the first process counts for all"
+    assert [row["clip"] for row in rows_of(tmp_path / "out.jsonl")] == names
 
 
 def test_two_processes_share_the_work(tiny_folder, clips, tmp_path):
