@@ -308,6 +308,7 @@ HEAD = "base_model.model.lm_head.weight"
         (change_tensors(lambda held: held | {FIRST: torch.zeros(2, 3584)}), "q_proj has 3584 in there, 64 here"),
         (change_tensors(lambda held: {key.replace("layers.0", "layers.9"): held[key] for key in held}),
          "is for another base .*, which has no .*layers.9"),
+        (change_tensors(lambda held: {key: held[key] for key in held if key != FIRST}), "has only factor B of"),
         (change_tensors(lambda held: held | {HEAD: torch.zeros(2, 2)}), f"holds {HEAD}, which is no factor"),
     ],
 )  # fmt: skip

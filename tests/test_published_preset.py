@@ -104,6 +104,7 @@ def test_the_model_is_given_the_frames_as_they_are_video_first_and_the_published
     assert places == sorted(places) and not inputs["use_audio_in_video"]
     said = checkpoint.processor.tokenizer.decode(ids)
     assert "请通过依次完成以下任务" in said and checkpoint.settings.max_new_tokens == 4096
+    assert checkpoint.settings.about == {"title": "Tiny"}, "who speaks, and what it learned from, is still said"
 
 
 def test_the_published_checkpoint_brings_its_own_preset(tiny_folder, tmp_path, monkeypatch):

@@ -60,6 +60,18 @@ def check_adapter(adapter: AdapterLayout, base: Layout) -> None:
                 f"adapter {adapter.name!r} is for another base than {base.name!r}: {match['layer']} has {found} {side}"
                 f" there, {expected} here; it was trained on {trained_on!r}"
             )
+    _check_pairs(adapter)
+
+
+def _check_pairs(adapter: AdapterLayout) -> None:
+    """peft would leave a factor that is missing at its start, where the adapter does nothing."""
+    found: dict[str, set[str]] = {}
+    for key in adapter.tensors:
+        match = FACTOR.fullmatch(key)
+        found.setdefault(match["layer"], set()).add(match["factor"])
+    for layer, factors in found.items():
+        if factors != {"A", "B"}:
+            raise ModelError(f"adapter {adapter.name!r} has only factor {factors.pop()} of {layer}; get it again")
 
 
 def apply_adapter(model: torch.nn.Module, adapter: AdapterLayout, merge: bool) -> torch.nn.Module:
@@ -72,6 +84,9 @@ def apply_adapter(model: torch.nn.Module, adapter: AdapterLayout, merge: bool) -
     for key, value in load_file(adapter.folder / ADAPTER_WEIGHTS).items():
         match = FACTOR.fullmatch(key)
         state[f"base_model.model.{layer_in_model(match['layer'])}.lora_{match['factor']}.weight"] = value
+    # By full names too; those of a layer's end ("q_proj") stay as they are.
+    config.rank_pattern = {layer_in_model(name): value for name, value in config.rank_pattern.items()}
+    config.alpha_pattern = {layer_in_model(name): value for name, value in config.alpha_pattern.items()}
     config.target_modules = sorted({FACTOR.fullmatch(key)["layer"] for key in state})
     config.inference_mode = True
     wrapped = get_peft_model(model, config)

@@ -29,7 +29,6 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: Files that run code when they are opened. The published checkpoints hold one that nobody needs here: the voices.
 PICKLES, VOICES = (".bin", ".pt", ".pth", ".ckpt", ".pkl"), "spk_dict.pt"
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
-EMBEDDINGS, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)

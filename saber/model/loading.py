@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def load_checkpoint(
     try:
         files = [at.folder / SETTINGS_FILE for at in (lora, found) if at is not None]
         brought = next((file for file in files if file.exists()), None)
-        settings = _settings(None if preset else brought, preset or PRESET_OF.get(source, "sed"))
+        settings = _settings(brought, PRESET_OF.get(source, "sed"))
+        if preset:  # who speaks stays what it was
+            settings = replace(PRESETS[preset](), about=settings.about)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _cannot_load(name_or_path, _what(error)) from error
     check_room(found, settings.media, settings.max_new_tokens, dtype, quantization, device)
@@ -174,7 +177,7 @@ def published_settings() -> Settings:
         fps=2.0, max_frames=40, min_pixels=least, max_pixels=int(1.05 * least), sampling="frames", side_multiple=28,
         audio_in_video=False,
     )  # fmt: skip
-    return Settings.build("published", media=settings, about={"title": "SABER-LLM"})
+    return Settings.build("published", media=settings)
 
 
 #: Name -> settings for a checkpoint that brings none: ours, or those of the published inference script.
