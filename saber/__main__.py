@@ -69,6 +69,10 @@ def run_many(arguments: argparse.Namespace) -> int:
     if not arguments.out:
         print("saber: --jsonl needs --out, a file for the answers", file=sys.stderr)
         return 2
+    for name, least in (("batch_size", 1), ("workers", 0), ("max_new_tokens", 1)):
+        if (value := getattr(arguments, name)) is not None and value < least:
+            print(f"saber: --{name.replace('_', '-')} is {value}; it must be at least {least}", file=sys.stderr)
+            return 2
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     try:

@@ -2,6 +2,7 @@
 
 Goes in: a configuration class, ``argv``. Comes out: the configuration. A recipe holds only what differs from the
 class's defaults; an unknown key, in the file or on the command line, is an error that names the nearest valid one.
+``add_model_options`` are the options of every command that loads a checkpoint.
 """
 
 from __future__ import annotations

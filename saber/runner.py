@@ -66,12 +66,10 @@ class Request:
 
     def key(self, asked: str) -> str:
         """Tells whether a kept answer is that of this request. ``asked``: of whom, and how."""
-        clip = self.clip
-        try:
-            file = os.stat(clip.path)
-            state = f"{file.st_size} {file.st_mtime_ns}"
-        except OSError:
-            state = "absent"
+        clip, state = self.clip, []
+        for path in filter(None, (self.clip.path, self.sound)):
+            file = os.stat(path) if os.path.exists(path) else None
+            state.append((file.st_size, file.st_mtime_ns) if file else "absent")
         parts = (asked, clip.path, state, clip.start_s, clip.end_s, self.language, self.tracks, self.sound, self.prompt)
         return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
 

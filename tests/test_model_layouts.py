@@ -17,7 +17,17 @@ from loopback_hub import LoopbackHub
 from safetensors.torch import load_file, save_file
 
 from saber import media
-from saber.model import ModelError, build_thinker, export_checkpoint, load, load_checkpoint, load_plan, loading, memory
+from saber.model import (
+    PRESETS,
+    ModelError,
+    build_thinker,
+    export_checkpoint,
+    load,
+    load_checkpoint,
+    load_plan,
+    loading,
+    memory,
+)
 from saber.model.adapter import layer_in_file
 from saber.model.layout import Layout, find_checkpoint
 from saber.model.loading import Qwen2_5OmniThinkerForConditionalGeneration
@@ -340,6 +350,20 @@ def test_the_weights_are_counted_exactly_before_they_are_read(tiny, tiny_folder,
         few = load_checkpoint(folder, device="cpu", dtype="bf16", quantization="8bit").model
         held = sum(value.nbytes for value in few.parameters())
         assert memory.weight_bytes(found, torch.bfloat16, "8bit") == held
+
+
+def test_what_a_configuration_leaves_to_the_defaults_is_known(published, tmp_path):
+    folder = tmp_path / "short"
+    shutil.copytree(published, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("spatial_merge_size", "temporal_patch_size", "patch_size"):
+        config["thinker_config"]["vision_config"].pop(name, None)
+    write_json(folder / "config.json", config)
+    settings = PRESETS["sed"]().media
+    needed = [
+        memory.estimate_memory(find_checkpoint(str(one)), settings, 9, torch.float32) for one in (published, folder)
+    ]
+    assert needed[0] == needed[1]
 
 
 def test_the_cache_is_what_generation_keeps(tiny, clips):

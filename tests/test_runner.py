@@ -164,6 +164,12 @@ def test_what_another_model_or_request_answered_is_not_kept(tiny, requests, loca
     assert run(requests[:2], LocalAnswers(tiny, 0, limit=9), out)["kept"] == 0
     assert run([Request(requests[0].clip, "zh"), requests[1]], LocalAnswers(tiny, 0, limit=9), out)["kept"] == 1
     assert len(rows_of(out)) == 2
+    spoken = tmp_path / "voice.mp4"
+    spoken.write_bytes(Path(requests[0].clip.path).read_bytes())
+    dubbed = [Request(requests[1].clip, "en", sound=str(spoken))]
+    run(dubbed, local, out)
+    spoken.write_bytes(Path(requests[2].clip.path).read_bytes())
+    assert run(dubbed, local, out)["kept"] == 0, "the sound's file is another"
 
 
 def test_each_of_several_processes_answers_its_own_share(requests, local, tmp_path, monkeypatch):
@@ -295,5 +301,7 @@ def test_what_a_server_refuses_is_a_row(server, clips, tmp_path):
 def test_the_command_says_what_is_missing(capsys, tmp_path):
     assert main(["analyze"]) == 2 and "give a clip, or --jsonl" in capsys.readouterr().err
     assert main(["analyze", "--jsonl", str(tmp_path)]) == 2 and "--jsonl needs --out" in capsys.readouterr().err
-    assert main(["analyze", "--jsonl", str(tmp_path), "--out", str(tmp_path / "o")]) == 1
+    options = ["analyze", "--jsonl", str(tmp_path), "--out", str(tmp_path / "o")]
+    assert main([*options, "--batch-size", "0"]) == 2 and "--batch-size is 0; it must be" in capsys.readouterr().err
+    assert main(options) == 1
     assert "holds no media file" in capsys.readouterr().err

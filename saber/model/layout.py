@@ -17,6 +17,7 @@ from typing import Any
 import huggingface_hub
 import huggingface_hub.errors
 from safetensors import SafetensorError, safe_open
+from transformers import Qwen2_5OmniThinkerConfig
 
 from saber.model.checkpoint import ModelError
 
@@ -39,9 +40,13 @@ class Layout:
     folder: Path
     config: Mapping[str, Any]
 
-    @property
-    def thinker_config(self) -> Mapping[str, Any]:
-        return self.config.get("thinker_config", self.config)
+    @cached_property
+    def thinker_config(self) -> dict[str, Any]:
+        """The thinker's configuration, with what the file leaves to the defaults. Raises ModelError where it is odd."""
+        try:
+            return Qwen2_5OmniThinkerConfig.from_dict(dict(self.config.get("thinker_config", self.config))).to_dict()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{self.name!r}: config.json cannot be used ({error}); get it again") from error
 
     @cached_property
     def tensors(self) -> dict[str, tuple[tuple[int, ...], str]]:
