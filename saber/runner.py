@@ -26,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from saber import media
-from saber.model import Checkpoint, answer_batch, seen_by
+from saber.model import Checkpoint, scored_answer_batch, section_scores, seen_by
 from saber.schema import LANGUAGES, Clip, Prediction
 from saber.sections import parse
 
@@ -189,14 +189,16 @@ class LocalAnswers:
             request, found = items[at]
             text = request.prompt or settings.prompts[request.language or "clip"]
             prepared[at] = checkpoint.with_prompt(checkpoint.media_inputs(found), text)
-        answers = answer_batch(checkpoint, list(prepared.values()), self.limit) if prepared else []
+        answers = scored_answer_batch(checkpoint, list(prepared.values()), self.limit) if prepared else []
         seconds = (time.perf_counter() - began) / max(1, len(places))
+        tokenizer = checkpoint.processor.tokenizer
         for at, tokens in zip(prepared, answers, strict=True):
             request, found = items[at]
-            raw = checkpoint.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+            raw = tokenizer.decode([token for token, _ in tokens], skip_special_tokens=True)
             seen = seen_by(checkpoint, found, prepared[at])
             usage = {**seen.usage(), "answer_tokens": len(tokens), "total_s": round(seconds, 4)}
-            out[at] = prediction(request, raw, checkpoint.name, usage, seen.notes, len(tokens) >= self.limit)
+            told = prediction(request, raw, checkpoint.name, usage, seen.notes, len(tokens) >= self.limit)
+            out[at] = replace(told, log_probabilities=section_scores(tokenizer, tokens))
         return out
 
 
@@ -220,7 +222,8 @@ def decode(request: Request, settings: media.MediaSettings, limits: media.Limits
         return other
     found = media.decode(request.clip, settings, limits, "picture")
     length = max(found.duration_s, other.duration_s)
-    return replace(found, audio=other.audio, duration_s=length, notes={**other.notes, **found.notes})
+    notes = {**other.notes, **found.notes}
+    return replace(found, audio=other.audio, duration_s=length, sound_s=other.sound_s, notes=notes)
 
 
 class _Decoded(torch.utils.data.Dataset):

@@ -148,7 +148,8 @@ class Prediction:
     ``raw``: the generated text as it came. ``tracks``: what the model was given ("both", "picture", "sound").
     ``notes``: keys of media.NOTES, sections.NOTES and model.NOTES (a track is missing, the text had no structure, the
     answer was cut off).
-    ``usage``: measured facts (prompt tokens by kind, answer tokens, seconds).
+    ``usage``: measured facts (prompt tokens by kind, answer tokens, seconds). ``log_probabilities``: of each stated
+    section's tokens: how many, the mean and the least (natural logarithms; ``saber/model/confidence.py``).
     """
 
     clip: str
@@ -159,6 +160,7 @@ class Prediction:
     tracks: str = "both"
     notes: tuple[str, ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
+    log_probabilities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The published record plus what is known about how it came to be."""

@@ -19,7 +19,7 @@ from PIL import Image
 from saber import media
 from saber.eval import gaps, intervals
 from saber.eval import studio as evaluation
-from saber.eval.calibration import calibrate, calibration, expected_error, section_scores
+from saber.eval.calibration import calibrate, calibration, expected_error
 from saber.eval.gaps import gap_between, gap_table, group_of, measure_gaps
 from saber.eval.studio import (
     SUBSETS,
@@ -32,7 +32,7 @@ from saber.eval.studio import (
     score,
 )
 from saber.eval.truth import SCORED, SECTION_STATES, is_right, is_section_right
-from saber.model import MEDIA_TOKENS, answer_batch, scored_answer_batch
+from saber.model import MEDIA_TOKENS, answer_batch, scored_answer_batch, section_scores
 from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.studio import read

@@ -33,6 +33,8 @@ from saber.model import (
     load_checkpoint,
     prompt_positions,
     resolve,
+    scored_answer_batch,
+    section_scores,
 )
 from saber.schema import Clip
 from saber.sections import Event
@@ -253,7 +255,7 @@ def test_features_stand_in_the_places_of_their_placeholders(tiny, clips):
 
 
 def tokens_of(engine: Engine, inputs, limit: int = LIMIT) -> list[int]:
-    return [token for token, _ in engine._generate(inputs, limit)]
+    return [token for token, _, _ in engine._generate(inputs, limit)]
 
 
 def test_a_batch_of_mixed_clips_is_answered_as_each_alone(tiny, clips, engine):
@@ -364,6 +366,39 @@ def test_the_choice_of_tracks_decides_what_the_model_is_given(engine, clips):
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tracks", ["both", "picture", "sound"])
+def test_a_decoded_clip_without_a_track_is_answered_as_if_it_had_been_decoded_so(engine, clips, kind, tracks):
+    clip = of_kind(clips, kind)
+    whole = engine.decode(clip)
+    if kind == {"picture": "no_picture", "sound": "no_sound"}.get(tracks):
+        with pytest.raises(MediaError, match=f"clip {clip.id}: Only the {tracks} was asked for"):
+            whole.only(tracks, clip.id)
+        return
+    expected = engine.analyze(clip, tracks=tracks, max_new_tokens=LIMIT)
+    part = whole.only(tracks, clip.id)
+    found = list(engine.answer(part, clip.id, None, tracks, LIMIT))[-1].prediction
+    assert (found.raw, found.clip, found.notes) == (expected.raw, expected.clip, expected.notes)
+    for name in ("frames", "video_s", "audio_s", "prompt_tokens", "answer_tokens"):
+        assert found.usage[name] == expected.usage[name]
+
+
+def test_how_sure_a_stream_is_equals_what_a_batch_says(tiny, engine, clips, monkeypatch):
+    # So small a model writes no tags: all that it says is read as reasoning.
+    for clip in clips[:3]:
+        inputs = tiny.prepare(decoded(tiny, clip))
+        [scored] = scored_answer_batch(tiny, [inputs], LIMIT)
+        streamed = [(token, score) for token, _, score in engine._generate(inputs, LIMIT)]
+        assert [token for token, _ in streamed] == [token for token, _ in scored]
+        np.testing.assert_allclose([s for _, s in streamed], [s for _, s in scored], atol=1e-4)
+        assert max(score for _, score in streamed) < 0
+        told = engine.analyze(clip, max_new_tokens=LIMIT).log_probabilities
+        expected = section_scores(tiny.processor.tokenizer, scored)
+        assert told.keys() == expected.keys()
+        for section, values in told.items():
+            assert values == pytest.approx(expected[section], abs=1e-4)
 
 
 def test_a_clip_that_cannot_be_used_raises_a_media_error(engine, clips, tmp_path):

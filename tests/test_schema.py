@@ -124,7 +124,7 @@ def test_a_prediction_tells_how_it_came_to_be():
         **FULL.to_json(),
         "prediction": {
             "raw": "<scene>", "model": "tiny", "language": "en", "tracks": "both", "notes": ["no_sound"],
-            "usage": {"n": 1},
+            "usage": {"n": 1}, "log_probabilities": {},
         },
     }  # fmt: skip
     assert Annotation.from_json(record) == FULL

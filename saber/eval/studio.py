@@ -22,11 +22,11 @@ import numpy as np
 from tqdm import tqdm
 
 from saber import media
-from saber.eval.calibration import calibrate, calibration_table, plot_reliability, section_scores
+from saber.eval.calibration import calibrate, calibration_table, plot_reliability
 from saber.eval.gaps import SMALLEST_GROUP, gap_table, measure_gaps
 from saber.eval.intervals import cell, interval
 from saber.eval.truth import SCORED, is_right, transcripts
-from saber.model import Checkpoint, load_checkpoint, scored_answer_batch
+from saber.model import Checkpoint, load_checkpoint, scored_answer_batch, section_scores
 from saber.recipe import write_run
 from saber.schema import SECTIONS, Annotation, Clip
 from saber.sections import parse, render

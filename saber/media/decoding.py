@@ -298,9 +298,9 @@ def decode_here(
         raise watch.error(
             "damaged" if watch.damaged else {"picture": "no_picture", "sound": "no_sound"}.get(tracks, "no_frames")
         )
-    duration_s = max(
-        picture.end_s - start_s if has_frames else 0.0, sound.end / settings.sample_rate_hz if has_sound else 0.0
-    )
+    picture_s = picture.end_s - start_s if has_frames else 0.0
+    sound_s = sound.end / settings.sample_rate_hz if has_sound else 0.0
+    duration_s = max(picture_s, sound_s)
     notes: dict[str, dict[str, Any]] = {}
     if not has_frames and tracks == "both":
         notes["no_picture"] = {}
@@ -322,4 +322,7 @@ def decode_here(
         duration_s=duration_s,
         facts=facts,
         notes=notes,
+        picture_s=picture_s,
+        sound_s=sound_s,
+        sample_rate_hz=settings.sample_rate_hz,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -280,9 +280,10 @@ class Decoded:
     """A clip as arrays. Time 0 is the part's start, for frames and sound alike.
 
     ``frames``: uint8 RGB (T, H, W, 3) or None; ``frame_times_s``: (T,) evenly spaced, and frame k is the picture
-    that is on show at time k; ``fps``: their realised rate. ``audio``: float32 (round(duration_s * rate),) in
-    [-1, 1], silent wherever the file has no sound, or None. ``duration_s``: length of the part by what was decoded.
-    ``notes``: key of NOTES -> its fields, so ``"no_sound" in decoded.notes``.
+    that is on show at time k; ``fps``: their realised rate. ``audio``: float32 (round(duration_s * sample_rate_hz),) in
+    [-1, 1], silent wherever the file has no sound, or None. ``duration_s``: length of the part by what was decoded;
+    ``picture_s``, ``sound_s``: where each track ends in it. ``notes``: key of NOTES -> its fields, so
+    ``"no_sound" in decoded.notes``.
     """
 
     frames: np.ndarray | None
@@ -292,6 +293,26 @@ class Decoded:
     duration_s: float
     facts: Facts
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    picture_s: float = 0.0
+    sound_s: float = 0.0
+    sample_rate_hz: int = 16000
+
+    def only(self, tracks: str, clip: str = "") -> Decoded:
+        """What decoding with these ``tracks`` would have given, without decoding again. Raises MediaError (about
+        ``clip``) where the one track that is asked for is not here."""
+        if tracks == "both":
+            return self
+        missing = {"picture": self.frames is None, "sound": self.audio is None}[tracks]
+        if missing:
+            raise MediaError(f"no_{tracks}", clip)
+        notes = {key: values for key, values in self.notes.items() if key not in ("no_picture", "no_sound")}
+        if tracks == "picture":
+            return replace(self, audio=None, duration_s=self.picture_s, sound_s=0.0, notes=notes)
+        audio = self.audio[: round(self.sound_s * self.sample_rate_hz)]
+        return replace(
+            self, frames=None, frame_times_s=self.frame_times_s[:0], fps=None, audio=audio, duration_s=self.sound_s,
+            picture_s=0.0, notes=notes,
+        )  # fmt: skip
 
     def note_sentences(self, language: str = "en") -> tuple[str, ...]:
         """The notes as sentences in "en" or "zh"."""

@@ -60,6 +60,9 @@ def decode(
         duration_s=reply["duration_s"],
         facts=Facts(**reply["facts"]),
         notes=reply["notes"],
+        picture_s=reply["picture_s"],
+        sound_s=reply["sound_s"],
+        sample_rate_hz=settings.sample_rate_hz,
     )
 
 
@@ -86,6 +89,8 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[np.ndarray
         "duration_s": done.duration_s,
         "facts": asdict(done.facts),
         "notes": done.notes,
+        "picture_s": done.picture_s,
+        "sound_s": done.sound_s,
     }
     return reply, [done.frames, done.audio]
 

@@ -23,6 +23,7 @@ from saber.model.architecture import (
     prompt_positions,
 )
 from saber.model.checkpoint import SETTINGS_FILE, Checkpoint, ModelError, Settings, build_checkpoint
+from saber.model.confidence import section_scores
 from saber.model.engine import NOTES, Done, Engine, Seen, load, seen_by
 from saber.model.export import export_checkpoint
 from saber.model.loading import (
@@ -70,5 +71,6 @@ __all__ = [
     "prompt_positions",
     "resolve",
     "scored_answer_batch",
+    "section_scores",
     "seen_by",
 ]

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from saber import media
 from saber.model.answers import end_tokens, placeholders
 from saber.model.checkpoint import Checkpoint, ModelError
+from saber.model.confidence import section_scores
 from saber.model.loading import load_checkpoint
 from saber.model.memory import check_clip
 from saber.schema import LANGUAGES, Clip, Prediction
@@ -65,6 +66,18 @@ class _Stop(StoppingCriteria):
         return torch.full((input_ids.shape[0],), self.flag.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
+class _Sure(LogitsProcessor):
+    """Keeps the log-probability of each token that greedy decoding chooses. It comes last, so that it sees what may be
+    chosen."""
+
+    def __init__(self) -> None:
+        self.log_probabilities: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.log_probabilities.append(scores[0].float().log_softmax(-1).amax())
+        return scores
+
+
 class _Tokens:
     """What ``generate`` calls a streamer: hands over token ids as they come; the first call holds the prompt."""
 
@@ -100,24 +113,42 @@ class Engine:
         ``language``: "en", "zh", None for the clip's. ``tracks``: "both", "picture", "sound". Closing the generator
         stops the model within one token. Raises media.MediaError for a clip that cannot be used.
         """
+        _check_language(language)
         started = time.perf_counter()
-        if language not in (None, *LANGUAGES):
-            raise ModelError(f"language is {language!r}; it must be one of {LANGUAGES} or None for the clip's own")
+        decoded = self.decode(clip, tracks)
+        seconds = time.perf_counter() - started
+        yield from self.answer(decoded, clip.id, language, tracks, max_new_tokens, seconds)
+
+    def decode(self, clip: Clip, tracks: str = "both") -> media.Decoded:
+        """The clip as this model is given it. Raises media.MediaError."""
+        return media.decode(clip, self.checkpoint.settings.media, self.limits, tracks)
+
+    def answer(
+        self,
+        decoded: media.Decoded,
+        clip: str = "",
+        language: str | None = None,
+        tracks: str = "both",
+        max_new_tokens: int | None = None,
+        decode_s: float = 0.0,
+    ) -> Generator[Seen | Event | Done, None, None]:
+        """``stream`` for a clip that is decoded already. ``clip``: its name; ``tracks``: what ``decoded`` holds
+        (``Decoded.only`` takes a track away); ``decode_s``: seconds that decoding took, for ``usage``."""
+        _check_language(language)
+        started = time.perf_counter() - decode_s
         checkpoint = self.checkpoint
-        decoded = media.decode(clip, checkpoint.settings.media, self.limits, tracks)
         inputs = checkpoint.prepare(decoded, language)
         seen = seen_by(checkpoint, decoded, inputs)
         limit = max_new_tokens or checkpoint.settings.max_new_tokens
         tokens = {"video": seen.video_tokens, "sound": seen.audio_tokens, "prompt": seen.prompt_tokens, "answer": limit}
         model = checkpoint.model
         check_clip(self.name, model.config.to_dict(), model.dtype, str(model.device), tokens)
-        decoded_at = time.perf_counter()
         yield seen
         parser, pieces, ids, first_at = Parser(), [], [], None
         annotation_events: list[Event] = []
-        for token, text in self._generate(inputs, limit):
+        for token, text, log_probability in self._generate(inputs, limit):
             first_at = first_at or time.perf_counter()
-            ids.append(token)
+            ids.append((token, log_probability))
             pieces.append(text)
             for event in parser.feed(text):
                 annotation_events.append(event)
@@ -133,13 +164,13 @@ class Engine:
         usage = {
             **seen.usage(),
             "answer_tokens": len(ids),
-            "decode_s": round(decoded_at - started, 4),
+            "decode_s": round(decode_s, 4),
             "first_token_s": round((first_at or ended) - started, 4),
             "total_s": round(ended - started, 4),
         }
         yield Done(
             Prediction(
-                clip=clip.id,
+                clip=clip,
                 annotation=parsed.annotation,
                 raw="".join(pieces),
                 model=self.name,
@@ -147,6 +178,7 @@ class Engine:
                 tracks=tracks,
                 notes=tuple(notes),
                 usage=usage,
+                log_probabilities=section_scores(checkpoint.processor.tokenizer, ids),
             )
         )
 
@@ -156,12 +188,13 @@ class Engine:
             last = event
         return last.prediction
 
-    def _generate(self, inputs: Mapping[str, Any], limit: int) -> Generator[tuple[int, str], None, None]:
-        """(token id, its text) one by one; the text may be empty while a character is incomplete."""
+    def _generate(self, inputs: Mapping[str, Any], limit: int) -> Generator[tuple[int, str, float], None, None]:
+        """(token id, its text, its log-probability) one by one; the text may be empty while a character is
+        incomplete."""
         model, processor = self.checkpoint.model, self.checkpoint.processor
         tokenizer = processor.tokenizer
         out: queue.SimpleQueue = queue.SimpleQueue()
-        flag = threading.Event()
+        flag, sure = threading.Event(), _Sure()
         batch = {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in inputs.items()}
 
         def work() -> None:
@@ -176,6 +209,7 @@ class Engine:
                             max_new_tokens=limit,
                             do_sample=False,
                             suppress_tokens=placeholders(tokenizer),
+                            logits_processor=LogitsProcessorList([sure]),
                             stopping_criteria=StoppingCriteriaList([_Stop(flag)]),
                             streamer=_Tokens(out),
                         )
@@ -190,15 +224,23 @@ class Engine:
         thread.start()
         decoder = DecodeStream(skip_special_tokens=True)
         ends = end_tokens(model)
+        count = 0
         try:
             while (item := out.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
+                count += 1
                 if item not in ends:
-                    yield item, decoder.step(tokenizer.backend_tokenizer, item) or ""
+                    text = decoder.step(tokenizer.backend_tokenizer, item) or ""
+                    yield item, text, float(sure.log_probabilities[count - 1])
         finally:
             flag.set()
             thread.join()
+
+
+def _check_language(language: str | None) -> None:
+    if language not in (None, *LANGUAGES):
+        raise ModelError(f"language is {language!r}; it must be one of {LANGUAGES} or None for the clip's own")
 
 
 def seen_by(checkpoint: Checkpoint, decoded: media.Decoded, inputs: Mapping[str, Any]) -> Seen:
