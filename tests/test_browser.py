@@ -6,6 +6,7 @@ fail and say so.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -15,15 +16,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import av
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 import app
 import saber.model
 from saber.media import MediaError
 from saber.model import Engine
+from saber.page.demo import build_demo, launch, load_examples
+from saber.page.line import Line
 from saber.page.texts import say
 from saber.page.view import CARDS
+from saber.schema import Annotation, Clip
+from saber.sections import render
+from saber.studio.reader import read
 
 FLAGS = (
     "--headless",
@@ -45,7 +56,8 @@ WATCH = """() => {
     [...card.querySelectorAll('.text, .badge')].map(place => place.innerText).join(' | ');
   window.snapshots = [];
   new MutationObserver(() => {
-    const cards = Object.fromEntries([...document.querySelectorAll('.card')].map(c => [c.dataset.section, said(c)]));
+    const all = [...document.querySelectorAll('.card[data-section]')];
+    const cards = Object.fromEntries(all.map(card => [card.dataset.section, said(card)]));
     const marked = [...document.querySelectorAll('.card[aria-current=step]')].map(c => c.dataset.section);
     const last = window.snapshots.at(-1);
     if (!last || JSON.stringify(last.cards) !== JSON.stringify(cards)) window.snapshots.push({cards, marked});
@@ -85,7 +97,7 @@ def chromium_path() -> str | None:
 @pytest.fixture(scope="module")
 def clip() -> Path:
     """An example with picture and sound."""
-    examples = app.load_examples()
+    examples = load_examples(app.EXAMPLES)
     assert examples, f"{app.EXAMPLES} holds no clip: render the examples first"
     return examples[0][0]
 
@@ -95,27 +107,39 @@ def engine() -> Engine:
     return saber.model.load()
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def address(engine) -> Iterator[str]:
     """The real app with the embedded model, served on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    demo = app.build_demo(engine)
-    yield app.launch(demo, port=port, wait=False)
+    demo = build_demo(engine, load_examples(app.EXAMPLES))
+    yield launch(demo, port=free_port(), wait=False)
     demo.close(verbose=False)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        path = chromium_path() or playwright.chromium.executable_path
-        if not Path(path).exists():
-            pytest.fail("no Chromium: install one (apt install chromium, or playwright install chromium), "
-                        "or name it in $CHROMIUM")  # fmt: skip
-        started = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
         yield started
-        started.close()
+
+
+def start(playwright: Playwright, *flags: str) -> Browser:
+    path = chromium_path() or playwright.chromium.executable_path
+    if not Path(path).exists():
+        pytest.fail("no Chromium: install one (apt install chromium, or playwright install chromium), "
+                    "or name it in $CHROMIUM")  # fmt: skip
+    return playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
+
+
+@pytest.fixture(scope="module")
+def browser(playwright) -> Iterator[Browser]:
+    started = start(playwright)
+    yield started
+    started.close()
 
 
 class Visitor:
@@ -139,8 +163,15 @@ class Visitor:
 
     def analyse(self) -> None:
         self.page.evaluate(WATCH)
+        self.press("#analyse")
+
+    def press(self, button: str) -> None:
+        self.forget_status()
+        self.page.click(button)
+
+    def forget_status(self) -> None:
+        """So that ``wait_for`` waits for the end of the next run."""
         self.page.eval_on_selector("#status [data-phase]", "status => status.removeAttribute('data-phase')")
-        self.page.click("#analyse")
 
     def wait_for(self, phase: str) -> None:
         """Waits for the end of a run, which must be in this phase."""
@@ -201,25 +232,63 @@ def test_an_uploaded_clip_fills_the_cards_one_after_another_step_by_step(visitor
     assert visitor.page.get_attribute("#status [role=status]", "aria-live") == "polite"
 
 
-def test_a_webcam_recording_is_analysed_with_its_sound(visitor):
+def as_devices(clip: Path, folder: Path) -> tuple[Path, Path]:
+    """A clip's picture as raw video and its sound as wav, which Chromium plays as camera and microphone, over and
+    over."""
+    picture, sound = folder / "camera.y4m", folder / "microphone.wav"
+    with av.open(str(clip)) as source, av.open(str(picture), "w", format="yuv4mpegpipe") as out:
+        stream = out.add_stream("wrapped_avframe", rate=source.streams.video[0].average_rate)
+        stream.width = stream.height = 448
+        stream.pix_fmt = "yuv420p"
+        for frame in source.decode(video=0):
+            out.mux(stream.encode(frame.reformat(448, 448, "yuv420p", interpolation="BICUBIC")))
+        out.mux(stream.encode(None))
+    with av.open(str(clip)) as source, av.open(str(sound), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate=48000, layout="mono")
+        resampler = av.AudioResampler("s16", "mono", 48000)
+        for frame in [*source.decode(audio=0), None]:
+            for piece in resampler.resample(frame):
+                out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+    return picture, sound
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory) -> tuple[Path, dict]:
+    """A studio clip with both tracks in English, and its truth."""
+    from saber.studio.render import read_rows, run_studio
+    from saber.studio.sample import Mix
+
+    folder = tmp_path_factory.mktemp("filmed")
+    run_studio(folder, Mix(split="test", seed=31, languages=("en",), incomplete=False), clips=1, workers=1)
+    [row] = read_rows(folder / "test")
+    return folder / row["video"], row
+
+
+def test_a_webcam_recording_shows_the_scene_and_the_voice_before_the_camera(playwright, address, filmed, tmp_path):
+    clip, row = filmed
+    picture, sound = as_devices(clip, tmp_path)
+    flags = (f"--use-file-for-fake-video-capture={picture}", f"--use-file-for-fake-audio-capture={sound}")
+    browser = start(playwright, *flags)
+    visitor = Visitor(browser, address)
     page = visitor.page
     page.click("#clip button[aria-label='Capture from camera']")
     page.click("#clip button:has-text('Click to Access Webcam')")
     page.click("#clip .capture-button:has([title='start recording'])")
     page.wait_for_selector("#clip [title='stop recording']")
-    page.wait_for_timeout(2000)
     page.wait_for_function("window.recorded_bytes > 20000")
+    page.wait_for_timeout(1000 * row["duration_s"])
     with page.expect_response(lambda response: "/upload" in response.url):
         page.click("#clip .capture-button:has([title='stop recording'])")
     page.wait_for_selector("#clip button[aria-label='Clear']")
-    page.click("#language label:has-text('English')")  # the fake microphone beeps: no language to follow
     visitor.analyse()
     visitor.wait_for("done")
     facts = visitor.text("#facts")
-    assert "frame" in facts and "s of picture" in facts and "s of sound" in facts
-    last = page.evaluate("window.snapshots.at(-1)")["cards"]
-    assert any(last.values())
-    assert page.locator(".card").count() == len(CARDS)
+    assert "s of picture" in facts and "s of sound" in facts
+    said = {section: visitor.text(f"#card-{section} .text") for section in ("scene", "face", "body", "prosody")}
+    assert read(render(Annotation(**said)), "en").values["scene"] == row["truth"]["scene"]
+    assert visitor.page.locator("#signals svg").count() == 3 and "Hz in the middle" in visitor.text("#signals")
+    browser.close()
 
 
 def test_a_broken_file_gets_a_plain_sentence_and_the_page_goes_on(visitor, clip, tmp_path):
@@ -304,10 +373,10 @@ def test_a_visitor_who_leaves_frees_the_model(browser, address, engine, clip):
 
 
 def test_chinese_is_answered_in_chinese_on_a_phone_without_overflow(browser, address, clip):
-    phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True}
+    phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True, "locale": "zh-CN"}
     visitor = Visitor(browser, address, **phone)
     visitor.page.click("#language label:has-text('中文')")
-    visitor.page.click("#tracks label:has-text('Sound') >> nth=-1")
+    visitor.page.click("#tracks label >> nth=-1")
     visitor.upload(clip)
     visitor.analyse()
     visitor.wait_for("done")
@@ -315,7 +384,325 @@ def test_chinese_is_answered_in_chinese_on_a_phone_without_overflow(browser, add
     assert visitor.text("#group-seen") == say("zh", "seen")
     assert "秒声音" in visitor.text("#facts") and "帧" not in visitor.text("#facts")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
-    lefts = visitor.page.eval_on_selector_all(".card", "cards => cards.map(card => card.getBoundingClientRect().left)")
+    lefts = visitor.page.eval_on_selector_all(
+        ".card[data-section]", "cards => cards.map(card => card.getBoundingClientRect().left)"
+    )
     assert len(set(lefts)) == 1, "on a phone the cards stand below each other"
     assert visitor.page.evaluate("document.body.classList.contains('dark')")
     visitor.context.close()
+
+
+# Any clip
+
+
+def longer(clip: Path, seconds: float, folder: Path) -> Path:
+    """The clip over and over, as one file of at least so many seconds."""
+    out_path = folder / "long.mp4"
+    with av.open(str(out_path), "w") as out:
+        with av.open(str(clip)) as source:
+            frames = [frame.to_ndarray(format="yuv420p") for frame in source.decode(video=0)]
+            rate = source.streams.video[0].average_rate
+        with av.open(str(clip)) as source:
+            resampler = av.AudioResampler("fltp", "mono", 16000)
+            sound = [p.to_ndarray() for f in [*source.decode(audio=0), None] for p in resampler.resample(f)]
+        samples = np.concatenate(sound, axis=1)[:, : round(len(frames) / rate * 16000)]
+        video, audio = out.add_stream("h264", rate=rate), out.add_stream("aac", rate=16000, layout="mono")
+        video.height, video.width = frames[0].shape[0] * 2 // 3, frames[0].shape[1]
+        times = int(seconds // (len(frames) / rate)) + 1
+        for frame in frames * times:
+            out.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="yuv420p")))
+        whole = np.tile(samples, (1, times))
+        for at in range(0, whole.shape[1], 1024):
+            piece = av.AudioFrame.from_ndarray(np.ascontiguousarray(whole[:, at : at + 1024]), "fltp", "mono")
+            piece.sample_rate, piece.pts = 16000, at
+            out.mux(audio.encode(piece))
+        out.mux(video.encode(None))
+        out.mux(audio.encode(None))
+    return out_path
+
+
+def test_of_a_long_clip_the_page_offers_a_part_and_says_which_it_read(visitor, clip, tmp_path):
+    page = visitor.page
+    visitor.upload(longer(clip, 40, tmp_path))
+    page.wait_for_selector("#part-words:has-text('at most 30 s are read at once')")
+    assert "seconds 0.0 to 30.0" in visitor.text("#part-words")
+    visitor.analyse()
+    visitor.wait_for("done")
+    assert visitor.text("#facts").startswith("Seconds 0.0 to 30.0 of 4")
+    assert "30.0 s of picture" in visitor.text("#facts").replace("\u00a0", " ")
+    # Another part: its end moves with its beginning, and the player shows where it begins.
+    number = page.locator("#part-begin input[type=number]")
+    number.fill("12")
+    number.press("Enter")
+    page.wait_for_selector("#part-words:has-text('seconds 12.0 to 30.0')")
+    page.locator("#part-end input[type=number]").fill("15.5")
+    page.locator("#part-end input[type=number]").press("Enter")
+    page.wait_for_selector("#part-words:has-text('seconds 12.0 to 15.5')")
+    page.wait_for_function("Math.abs(document.querySelector('#clip video').currentTime - 15.45) < 0.2")
+    visitor.analyse()
+    visitor.wait_for("done")
+    assert visitor.text("#facts").startswith("Seconds 12.0 to 15.5 of 4")
+    assert "3.5 s of sound" in visitor.text("#facts").replace("\u00a0", " ")
+
+
+def test_a_clip_that_is_read_whole_offers_its_part_folded_and_says_nothing_of_it(visitor, clip):
+    visitor.upload(clip)
+    visitor.page.wait_for_selector("#part button")
+    assert not visitor.page.is_visible("#part-begin")
+    visitor.analyse()
+    visitor.wait_for("done")
+    assert visitor.text("#facts").startswith("The model was given")
+
+
+def test_a_sound_file_gets_its_half_of_the_evidence(visitor, clip, tmp_path):
+    _, sound = as_devices(clip, tmp_path)
+    with visitor.page.expect_response(lambda response: "/upload" in response.url):
+        visitor.page.set_input_files("#sound-file input[type=file], input[type=file][accept*=audio]", str(sound))
+    visitor.page.wait_for_selector("#clip video", state="attached")
+    visitor.page.wait_for_selector("#part button")
+    visitor.analyse()
+    visitor.wait_for("done")
+    assert visitor.text("#card-prosody .text") and "s of sound" in visitor.text("#facts")
+    assert "frame" not in visitor.text("#facts") and visitor.page.locator("#mute h2").count() == 0
+
+
+# Any visitor
+
+
+def test_without_the_sound_or_the_picture_three_verdicts_stand_side_by_side(visitor, engine, clip, monkeypatch):
+    decoded = []
+    decode = engine.decode
+    monkeypatch.setattr(engine, "decode", lambda *asked: decoded.append(asked) or decode(*asked))
+    page = visitor.page
+    visitor.upload(clip)
+    visitor.analyse()
+    visitor.wait_for("done")
+    cards = visitor.text("#card-reasoning")
+    for button, column in (("#without-sound", "#mute-picture"), ("#without-picture", "#mute-sound")):
+        visitor.press(button)
+        visitor.wait_for("done")
+        assert page.locator(f"{column} .badge").count() >= 1
+    said = [visitor.text(f"#mute-{tracks} [data-section=emotion] .badge") for tracks in ("both", "picture", "sound")]
+    assert said == ["sarcasm", "joy", "sarcasm"], "the example: a smile and a hostile voice"
+    assert visitor.text("#mute .quiet") == say("en", "carried_sound")
+    assert visitor.text("#card-reasoning") == cards, "the whole answer stays"
+    assert len(decoded) == 1, "the clip was read once"
+    alone = engine.analyze(Clip(str(clip)), "en", "picture")
+    assert visitor.text("#mute-picture .text") == alone.annotation.reasoning
+
+
+def test_clear_empties_the_page_at_once_even_in_the_middle(visitor, clip):
+    page = visitor.page
+    visitor.upload(clip)
+    visitor.analyse()
+    page.wait_for_selector("#card-scene .is-writing", state="attached", timeout=ANSWER_MS)
+    page.click("#clear")
+    page.wait_for_selector("#status [data-phase=empty]", timeout=3000)
+    assert wait_until_idle(), "the model went on writing"
+    page.wait_for_timeout(500)
+    assert page.locator(".card[data-section].is-empty").count() == len(CARDS)
+    assert page.locator("#clip video").count() == 0 and page.locator("#strip img").count() == 0
+    expect(page.locator("#analyse")).to_be_enabled()
+
+
+def test_who_waits_sees_how_many_are_before_and_a_full_line_is_told(browser, engine, clip):
+    slow = engine.checkpoint.model.lm_head.register_forward_hook(lambda *_: time.sleep(0.1))
+    demo = build_demo(engine, line=Line(places=2))
+    address = launch(demo, port=free_port(), wait=False)
+    visitors = [Visitor(browser, address) for _ in range(3)]
+    try:
+        for one in visitors:
+            one.upload(clip)
+        first, second, third = visitors
+        first.analyse()
+        first.page.wait_for_selector(".is-writing", state="attached", timeout=ANSWER_MS)
+        second.analyse()
+        second.page.wait_for_selector("#status [data-phase=queued]", timeout=ANSWER_MS)
+        assert second.text("#status") == say("en", "queued", count=1)
+        assert second.page.locator("#strip img").count() > 3, "the clip is read and measured while others are served"
+        third.analyse()
+        third.wait_for("failed")
+        assert third.text("#status") == say("en", "line_full", limit=2)
+        second.context.close()  # whoever leaves gives the place back
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            third.analyse()
+            third.page.wait_for_selector("#status [data-phase=queued], #status [data-phase=failed]", timeout=ANSWER_MS)
+            if third.page.locator("#status [data-phase=queued]").count():
+                break
+        assert third.page.locator("#status [data-phase=queued]").count(), "the place of who left is still taken"
+    finally:
+        slow.remove()
+        for one in (visitors[0], visitors[2]):
+            one.context.close()
+        demo.close(verbose=False)
+
+
+def test_the_answer_is_copied_and_what_is_downloaded_opens(browser, visitor, clip, tmp_path):
+    page = visitor.page
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visitor.upload(clip)
+    visitor.analyse()
+    visitor.wait_for("done")
+    page.click(".actions button")
+    page.wait_for_selector(f".actions button:has-text('{say('en', 'copied')}')")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("Scene\n") and visitor.text("#card-reasoning .text") in copied
+    files = {}
+    for link in page.locator(".actions a").all():
+        with page.expect_download() as download:
+            link.click()
+        files[download.value.suggested_filename] = tmp_path / download.value.suggested_filename
+        download.value.save_as(files[download.value.suggested_filename])
+    record = json.loads(files[f"{clip.stem}.saber.json"].read_text(encoding="utf-8"))
+    assert Annotation.from_json(record).face == visitor.text("#card-face .text")
+    assert str(Path.home()) not in json.dumps(record) and "/tmp" not in json.dumps(record)
+    paper = browser.new_page()
+    paper.goto(files[f"{clip.stem}.saber.html"].as_uri())
+    assert paper.locator("img").count() > 5 and paper.locator("svg").count() == 3
+    assert all(paper.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth > 0)"))
+    assert visitor.text("#card-face .text") in paper.inner_text("body")
+    assert paper.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True).count(b"/Type /Page\n") == 1
+    paper.close()
+
+
+def test_the_page_speaks_the_visitors_language_and_changes_it_at_once(browser, address, clip):
+    visitor = Visitor(browser, address, locale="zh-CN")
+    page = visitor.page
+    page.wait_for_selector(f"h1:has-text('{say('zh', 'headline')}')")
+    assert visitor.text("#analyse") == say("zh", "analyse") and visitor.text("#card-face h3") == say("zh", "face")
+    visitor.upload(clip)
+    visitor.analyse()
+    visitor.wait_for("done")
+    assert visitor.text("#card-face h3") == say("zh", "face")
+    assert page.get_attribute("#card-face .text", "lang") == "en", "the clip is English, and so is its answer"
+    page.click("#page-language label:has-text('English')")
+    page.wait_for_selector(f"h1:has-text('{say('en', 'headline')}')")
+    assert visitor.text("#card-face h3") == "Face" and visitor.text("#analyse") == "Analyse"
+    assert visitor.text("#language label >> nth=0") == say("en", "like_the_clip")
+    assert "The model was given" in visitor.text("#facts") and "Waveform" in visitor.text("#signals")
+    assert page.evaluate("document.documentElement.lang") == "en"
+    visitor.context.close()
+
+
+def test_the_keyboard_alone_is_enough(visitor):
+    page = visitor.page
+
+    def tab_to(selector: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+        raise AssertionError(f"Tab does not reach {selector}")
+
+    tab_to("#examples button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#clip video", state="attached")
+    page.wait_for_selector("#part button")
+    page.evaluate(WATCH)
+    page.evaluate("document.activeElement.blur()")
+    tab_to("#language input")
+    page.keyboard.press("ArrowRight")
+    assert page.is_checked("#language input[value=en]") and not page.is_checked("#language input[value=clip]")
+    tab_to("#analyse")
+    page.keyboard.press("Enter")
+    visitor.wait_for("done")
+    tab_to(".strip")
+    page.keyboard.press("ArrowRight")
+    tab_to(".actions a")
+    tab_to("#without-sound")
+    visitor.forget_status()
+    page.keyboard.press("Enter")
+    visitor.wait_for("done")
+    assert page.locator("#mute-picture .badge").count() >= 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_an_accessibility_checker_finds_nothing_serious(browser, address, clip, scheme, locale):
+    visitor = Visitor(browser, address, color_scheme=scheme, locale=locale)
+    found = serious(visitor.page)
+    visitor.upload(clip)
+    visitor.page.wait_for_selector("#part button")
+    visitor.page.click("#part button")
+    visitor.analyse()
+    visitor.wait_for("done")
+    visitor.press("#without-sound")
+    visitor.wait_for("done")
+    found += serious(visitor.page)
+    visitor.context.close()
+    assert found == []
+
+
+def serious(page: Page) -> list[str]:
+    """What axe calls serious or critical, with the element."""
+    page.wait_for_timeout(600)  # colours change slowly
+    report = Axe().run(page)
+    return [
+        f"{each['id']}: {node['target']} {node['html'][:120]}"
+        for each in report.response["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+def test_a_file_that_is_too_large_is_refused_in_words(browser, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("saber.page.demo.LARGEST_UPLOAD", "1mb")
+    demo = build_demo(engine)
+    visitor = Visitor(browser, launch(demo, port=free_port(), wait=False))
+    huge = tmp_path / "huge.mp4"
+    huge.write_bytes(bytes(2_000_000))
+    visitor.page.set_input_files("#clip input[type=file]", str(huge))
+    visitor.page.wait_for_selector("text=/maximum|exceed|size/i")
+    visitor.context.close()
+    demo.close(verbose=False)
+
+
+# The same from a program
+
+
+def test_the_endpoint_streams_the_same_answer(address, engine, clip):
+    client = Client(address, verbose=False)
+    job = client.submit(handle_file(str(clip)), language="en", api_name="/analyze")
+    steps = list(job)
+    assert {step["status"] for step in steps} >= {"looking", "writing", "done"}
+    faces = [step["sections"]["face"] for step in steps if "face" in step.get("sections", {})]
+    assert len(set(faces)) > 3 and all(long.startswith(short) for short, long in zip(faces, faces[1:], strict=False))
+    assert Annotation.from_json(steps[-1]) == engine.analyze(Clip(str(clip)), "en").annotation
+    part = client.predict(handle_file(str(clip)), "en", "picture", 0.5, 2.0, api_name="/analyze")
+    assert (
+        part["prediction"]["usage"]["video_s"] == pytest.approx(1.5, abs=0.1)
+        and part["prediction"]["usage"]["audio_s"] == 0
+    )
+    listed = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(listed) == ["/analyze"], "nothing else of the page is offered"
+
+
+def test_the_endpoint_says_what_is_wrong(address, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is no film at all " * 40)
+    client = Client(address, verbose=False)
+    with pytest.raises(AppError, match="This is not a video or audio file"):
+        client.predict(handle_file(str(broken)), api_name="/analyze")
+    with pytest.raises(AppError, match="end_s"):
+        client.predict(handle_file(str(broken)), "en", "both", 3.0, 2.0, api_name="/analyze")
+
+
+def test_uploads_are_deleted_when_their_time_is_up(browser, engine, clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    demo = build_demo(engine, kept_s=(1, 3))
+    address = launch(demo, port=free_port(), wait=False)
+    visitor = Visitor(browser, address)
+    visitor.upload(clip)
+    visitor.analyse()
+    visitor.wait_for("done")
+    Client(address, verbose=False).predict(handle_file(str(clip)), api_name="/analyze")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()], "uploads do not go where this test looks"
+    deadline = time.monotonic() + 30
+    while (left := [path for path in tmp_path.rglob("*") if path.is_file()]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left == []
+    visitor.press("#without-sound")  # what was read is still known
+    visitor.wait_for("done")
+    visitor.context.close()
+    demo.close(verbose=False)

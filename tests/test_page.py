@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from saber import media, sections
-from saber.media import MediaError
-from saber.model import Done, NoRoom, Seen
-from saber.page import texts, view
-from saber.schema import SECTIONS, Annotation, Clip, Prediction
+from saber.media import Decoded, Facts, MediaError
+from saber.model import Done, NoRoom, Seen, Settings
+from saber.page import cues, line, report, signals, texts, view
+from saber.page.desk import Ask, Desk, Look, Looked, Queued
+from saber.schema import SECTIONS, TRACKS, Annotation, Clip, Prediction
 from saber.sections import Event
 
 BOTH = Seen(frames=6, video_s=3.0, audio_s=3.2, prompt_tokens=234, video_tokens=48, audio_tokens=75)
@@ -28,16 +35,17 @@ def event(section: str, text: str) -> Event:
     return Event(section, text, text)
 
 
-def done(annotation: Annotation = ANNOTATION, notes: Sequence[str] = ()) -> Done:
-    return Done(Prediction(clip="clip", annotation=annotation, notes=tuple(notes)))
+def done(annotation: Annotation = ANNOTATION, notes: Sequence[str] = (), **values: object) -> Done:
+    return Done(Prediction(clip="clip", annotation=annotation, notes=tuple(notes), **values))
 
 
-def asked(language: str | None = "en", tracks: str = "both") -> view.PageState:
-    return view.PageState().begin("clip.mp4", language, tracks, "run-1")
+def asked(language: str = "en", tracks: str = "both", **values: object) -> view.PageState:
+    """A run on a page in ``language``, whose answer is to be like the clip unless ``values`` say otherwise."""
+    return view.PageState(language=language).begin("clip.mp4", "run-1", tracks=tracks, **values)
 
 
-def after(*events: object, language: str | None = "en", tracks: str = "both") -> view.PageState:
-    state = asked(language, tracks)
+def after(*events: object, language: str = "en", tracks: str = "both", **values: object) -> view.PageState:
+    state = asked(language, tracks, **values)
     for second, item in enumerate(events):
         state = state.apply(item, float(second))
     return state
@@ -57,14 +65,36 @@ def card(state: view.PageState, name: str) -> str:
     return view.render(state)[f"card-{name}"]
 
 
+RATE = 16000
+
+
+def clip_of(seconds: float = 1.0, picture: bool = True, sound: bool = True, hertz: float = 200.0) -> Decoded:
+    """A decoded clip: grey frames, and a tone with overtones."""
+    frames = np.full((4, 28, 56, 3), 128, np.uint8) if picture else None
+    times = np.arange(round(seconds * RATE)) / RATE
+    tone = sum(np.sin(2 * np.pi * hertz * k * times) / k for k in (1, 2, 3, 4)).astype(np.float32) * 0.2
+    return Decoded(
+        frames=frames, frame_times_s=np.arange(4) * seconds / 4 if picture else np.zeros(0), fps=4 / seconds,
+        audio=tone if sound else None, duration_s=seconds, facts=Facts(has_video=picture, has_audio=sound),
+        picture_s=seconds if picture else 0.0, sound_s=seconds if sound else 0.0,
+    )  # fmt: skip
+
+
 class ScriptedEngine:
-    """Yields what it is given, raises what it is given, and knows whether its stream was closed."""
+    """Yields what it is given, raises what it is given, and knows whether its answer was closed."""
 
     def __init__(self, script: Sequence[object]) -> None:
-        self.script, self.calls, self.closed, self.given = script, [], False, 0
+        self.script, self.calls, self.closed, self.given, self.decoded = script, [], False, 0, []
+        self.checkpoint = type("Checkpoint", (), {"settings": Settings(max_new_tokens=512)})
 
-    def stream(self, clip: Clip, language: str | None = None, tracks: str = "both") -> Iterator[object]:
-        self.calls.append((clip.path, language, tracks))
+    def decode(self, clip: Clip, tracks: str = "both") -> Decoded:
+        if self.script and isinstance(self.script[0], MediaError):
+            raise self.script[0]
+        self.decoded.append((clip.path, clip.start_s, clip.end_s, tracks))
+        return clip_of().only(tracks)
+
+    def answer(self, decoded: Decoded, clip: str, language: str | None, tracks: str) -> Iterator[object]:
+        self.calls.append((clip, language, tracks, decoded.frames is not None, decoded.audio is not None))
         self.held = self._play()  # held here, so that only an explicit close ends it
         return self.held
 
@@ -139,7 +169,7 @@ def test_a_card_shows_all_the_text_of_its_section_whatever_the_order_of_events(p
         if said.strip():
             assert text_of(card(state, section)).endswith(" ".join(said.split()))
     last = next((section for section, text in reversed(pieces) if text), "")
-    assert state.writing == last
+    assert state.answer.writing == last
 
 
 def test_only_the_card_being_written_is_marked():
@@ -165,7 +195,12 @@ def test_text_of_the_model_is_escaped():
     assert evil in text_of(card(state, "scene"))
     assert "<img" not in view.render_facts(after(BOTH, done(notes=[evil])))
     assert "<script" not in view.render_about({"title": evil, "trained_on": {"en": evil}})
-    assert "<img" not in view.render_status(state.fail(evil))
+    named = view.render_status(state.fail(MediaError("crashed", evil, {"how": evil})))
+    assert "<img" not in named and "<script" not in named
+    whole = state.apply(done(Annotation(**dict.fromkeys(("scene", "reasoning"), evil), emotion=(evil,))))
+    whole = replace(whole, clip_path=f"{evil}.mp4", title=evil, trained_on={"en": evil})
+    for html in (report.report_page(whole), report.render_actions(whole), view.render_card(whole, "verdict")):
+        assert "<script>" not in html and "<img src=x" not in html
 
 
 @pytest.mark.parametrize("sound", ["<laugh>", "<sigh>", "<笑声>", "<short laugh>"])
@@ -182,7 +217,7 @@ def test_text_that_only_looks_like_a_sound_event_is_not_dressed_up():
 def test_the_verdict_shows_relation_and_emotions_as_badges():
     html = card(after(BOTH, event("relation", "conflict"), event("emotion", "contempt, suppressed anger")), "verdict")
     assert 'badge is-conflict">disagree<' in html
-    assert re.findall(r'badge">([^<]+)<', html) == ["contempt", "suppressed anger"]
+    assert re.findall(r'badge" lang="en">([^<]+)<', html) == ["contempt", "suppressed anger"]
     assert 'badge is-consistent">agree<' in card(after(BOTH, event("relation", "consistent")), "verdict")
 
 
@@ -202,7 +237,7 @@ def test_what_the_model_did_not_state_is_said_to_be_not_stated():
 def test_the_end_replaces_a_section_by_its_tidied_text_and_keeps_what_only_streamed():
     streamed = (event("scene", "  A kitchen.\n"), event("face", "A smile."))
     state = after(BOTH, *streamed, done(Annotation(scene="A kitchen.")))
-    assert state.texts == {"scene": "A kitchen.", "face": "A smile."}
+    assert state.answer.texts == {"scene": "A kitchen.", "face": "A smile."}
 
 
 def test_anything_but_an_event_is_refused():
@@ -249,11 +284,13 @@ def test_what_the_model_writes_about_a_missing_track_is_shown():
 
 def test_the_status_follows_the_run():
     state, seen = asked(), []
-    for item in (None, BOTH, event("scene", "A kitchen."), event("emotion", "anger"), done()):
+    for item in (None, Queued(2), Queued(0), BOTH, event("scene", "A kitchen."), event("emotion", "anger"), done()):
         state = state.apply(item) if item else state
         seen.append((state.phase, state.busy, text_of(view.render_status(state))))
     assert seen == [
-        ("waiting", True, "Waiting for the model, then reading the clip."),
+        ("waiting", True, "Reading the clip."),
+        ("queued", True, "2 visitors are before you."),
+        ("looking", True, "Looking and listening."),
         ("looking", True, "Looking and listening."),
         ("writing", True, "Writing: Scene."),
         ("writing", True, "Writing: Verdict."),
@@ -290,12 +327,15 @@ def test_stopping_does_nothing_where_nothing_runs(state):
 
 
 def test_a_new_run_forgets_the_last_one():
-    state = after(BOTH, event("scene", "A kitchen."), done(), language="zh").begin("b.mp4", "en", "sound", "run-2")
-    assert state == view.PageState("waiting", "run-2", "b.mp4", answer_in="en", tracks="sound", language="en")
+    old = replace(after(BOTH, event("scene", "A kitchen."), done(), language="zh"), title="Tiny")
+    state = old.begin("b.mp4", "run-2", answer_in="en", tracks="sound")
+    assert state == view.PageState(
+        "waiting", "run-2", "b.mp4", answer_in="en", tracks="sound", asking="sound", language="zh", title="Tiny"
+    )
 
 
 def test_without_a_clip_the_page_asks_for_one():
-    state = view.PageState().begin(None, None, "both", "run-1")
+    state = view.PageState().begin(None, "run-1")
     assert state.phase == "failed" and "There is no clip yet." in text_of(view.render_status(state))
 
 
@@ -311,15 +351,15 @@ def test_a_chinese_answer_is_headed_in_chinese():
     assert text_of(view.render(state)["group-heard"]) == "听到的"
 
 
-def test_left_to_the_clip_the_page_takes_the_language_of_the_answer():
-    assert after(BOTH, event("scene", "A kitchen."), language=None).language == "en"
-    assert after(BOTH, event("scene", "厨房"), language=None).language == "zh"
-    assert after(BOTH, event("scene", "厨房"), language="en").language == "en"
+def test_the_answers_language_is_marked_on_its_text_and_the_pages_on_the_card():
+    html = card(after(BOTH, event("scene", "厨房"), language="en"), "scene")
+    assert '<article class="card is-writing" data-section="scene" lang="en"' in html and "Scene" in html
+    assert '<p class="text" lang="zh-Hans">厨房</p>' in html
 
 
 def test_chinese_emotion_labels_are_separate_badges():
     html = card(after(BOTH, event("emotion", "轻蔑，愤怒、悲伤"), language="zh"), "verdict")
-    assert re.findall(r'badge">([^<]+)<', html) == ["轻蔑", "愤怒", "悲伤"]
+    assert re.findall(r'badge" lang="zh-Hans">([^<]+)<', html) == ["轻蔑", "愤怒", "悲伤"]
 
 
 # Who speaks
@@ -339,24 +379,27 @@ def test_the_page_says_which_model_speaks_what_it_learned_from_and_that_it_is_no
 
 def test_following_an_engine_ends_with_the_whole_answer():
     engine = ScriptedEngine([BOTH, *(event(section, letter) for section in SECTIONS for letter in "abc"), done()])
-    states = list(view.follow(engine, asked("zh", "picture"), clock=Clock(0.001)))
-    assert engine.calls == [("clip.mp4", "zh", "picture")] and engine.closed
-    assert states[-1].phase == "done" and states[-1].texts["reasoning"] == ANNOTATION.reasoning
+    asks = replace(asked(tracks="picture", answer_in="zh"), clip_path="/secret/place/clip.mp4")
+    states = list(view.follow(Desk(engine), asks, clock=Clock(0.001)))
+    assert engine.calls == [("clip.mp4", "zh", "picture", True, False)] and engine.closed
+    assert engine.decoded == [("/secret/place/clip.mp4", 0.0, None, "picture")]
+    assert states[-1].phase == "done" and states[-1].answer.texts["reasoning"] == ANNOTATION.reasoning
     # Time all but stands still, so each section is shown at its first piece and again when the next one has begun.
-    assert [state.writing for state in states] == ["", *SECTIONS, ""]
-    assert states[2].texts["scene"] == "abc"
+    assert [state.answer.writing for state in states] == ["", "", "", *SECTIONS, ""]
+    assert [state.phase for state in states[:3]] == ["waiting", "looking", "looking"]
+    assert states[0].look is not None and states[4].answer.texts["scene"] == "abc"
 
 
 def test_slow_pieces_are_each_shown():
     engine = ScriptedEngine([BOTH, *(event("scene", letter) for letter in "abcde"), done()])
-    states = list(view.follow(engine, asked(), every_s=0.03, clock=Clock(0.1)))
-    assert [state.texts.get("scene") for state in states[1:-1]] == ["a", "ab", "abc", "abcd", "abcde"]
+    states = list(view.follow(Desk(engine), asked(), every_s=0.03, clock=Clock(0.1)))
+    assert [state.answer.texts.get("scene") for state in states[3:-1]] == ["a", "ab", "abc", "abcd", "abcde"]
 
 
 def test_closing_in_the_middle_closes_the_engine_at_once():
     engine = ScriptedEngine([BOTH, *(event("scene", "a") for _ in range(100)), done()])
-    states = view.follow(engine, asked(), clock=Clock(1.0))
-    for _ in range(4):
+    states = view.follow(Desk(engine), asked(), clock=Clock(1.0))
+    for _ in range(6):  # read, its turn, seen, and three letters
         next(states)
     states.close()
     assert engine.closed and engine.given == 4
@@ -364,15 +407,16 @@ def test_closing_in_the_middle_closes_the_engine_at_once():
 
 def test_stopping_in_the_middle_stops_the_engine_before_its_next_piece_and_keeps_the_text():
     engine, shown = ScriptedEngine([BOTH, *(event("scene", letter) for letter in "abcdef"), done()]), []
-    for state in view.follow(engine, asked(), stopped=lambda: len(shown) >= 3, clock=Clock(1.0)):
+    for state in view.follow(Desk(engine), asked(), stopped=lambda: len(shown) >= 5, clock=Clock(1.0)):
         shown.append(state)
     assert engine.closed and engine.given == 4
-    assert shown[-1].phase == "stopped" and shown[-1].texts == {"scene": "ab"} and shown[-1].total_s > 0
+    answer = shown[-1].answer
+    assert shown[-1].phase == "stopped" and answer.texts == {"scene": "ab"} and answer.total_s > 0
 
 
 def test_a_run_stopped_before_its_turn_never_reaches_the_engine():
     engine = ScriptedEngine([BOTH, done()])
-    [state] = view.follow(engine, asked(), stopped=lambda: True)
+    [state] = view.follow(Desk(engine), asked(), stopped=lambda: True)
     assert state.phase == "stopped" and engine.calls == []
 
 
@@ -383,7 +427,7 @@ def test_every_bad_clip_gets_its_plain_sentence(reason, language):
                   limit_side=8192, limit_ratio=64.0, start_s=5.0, end_s=3.0, how="signal 9",
                   path="clip.mp4")  # fmt: skip
     engine = ScriptedEngine([MediaError(reason, "secret-path.mp4", values)])
-    [state] = view.follow(engine, asked(language))
+    [state] = view.follow(Desk(engine), asked(language))
     status = text_of(view.render_status(state))
     assert state.phase == "failed" and status[-1] in ".。"
     assert "secret-path" not in status and "start_s" not in status and "{" not in status
@@ -391,15 +435,351 @@ def test_every_bad_clip_gets_its_plain_sentence(reason, language):
 
 
 def test_a_clip_without_room_is_told_and_is_no_bug():
-    [state] = view.follow(ScriptedEngine([NoRoom("this clip takes 90,000 tokens")]), asked("zh"))
-    assert state.phase == "failed" and state.problem == texts.say("zh", "no_room")
+    *_, state = view.follow(Desk(ScriptedEngine([NoRoom("this clip takes 90,000 tokens")])), asked("zh"))
+    assert state.phase == "failed" and text_of(view.render_status(state)) == texts.say("zh", "no_room")
 
 
 def test_a_bug_ends_in_an_apology_and_the_cause_in_the_log(caplog):
     engine = ScriptedEngine([BOTH, event("scene", "A kitchen."), RuntimeError("tensor on fire")])
-    state = list(view.follow(engine, asked(), clock=Clock(1.0)))[-1]
+    state = list(view.follow(Desk(engine), asked(), clock=Clock(1.0)))[-1]
     assert state.phase == "failed" and "Something went wrong on our side" in text_of(view.render_status(state))
     page = "".join(view.render(state).values())
     assert "tensor" not in page and "Traceback" not in page
     assert text_of(card(state, "scene")).endswith("A kitchen.")
     assert "tensor on fire" in caplog.text
+
+
+# Before the model: the line and the desk
+
+
+def test_the_line_serves_in_order_of_arrival_and_a_place_is_given_back():
+    queue = line.Line(places=3, per_visitor=2)
+    with queue.enter("a") as first, queue.enter("b") as second:
+        assert (first.wait(), second.wait()) == (0, 1)
+        with queue.enter("b") as third:
+            assert third.wait() == 2
+            with pytest.raises(line.Refused) as refused:
+                queue.enter("c")
+            assert (refused.value.reason, refused.value.limit) == ("line_full", 3)
+    with queue.enter("b"), queue.enter("b"), pytest.raises(line.Refused) as refused:
+        queue.enter("b")
+    assert (refused.value.reason, refused.value.limit) == ("too_many_at_once", 2)
+
+
+def test_who_waits_is_told_at_once_when_somebody_before_leaves():
+    queue, told = line.Line(), []
+    first = queue.enter("a")
+    with queue.enter("b") as second:
+        waiting = threading.Thread(target=lambda: told.append((second.wait(20.0), time.monotonic())))
+        waiting.start()
+        began = time.monotonic()
+        first.__exit__(None, None, None)
+        waiting.join(20)
+    assert told[0][0] == 0 and told[0][1] - began < 10
+    assert queue.taken == 0
+
+
+def test_the_desk_reads_while_others_are_served_and_tells_the_place():
+    desk = Desk(ScriptedEngine([BOTH, done()]))
+    before = desk.line.enter("other")
+    events = desk.serve(Ask(Clip("clip.mp4")))
+    assert isinstance(next(events), Looked)  # read and measured, though it is not its turn
+    assert next(events) == Queued(1) and next(events) == Queued(1)
+    before.__exit__(None, None, None)
+    assert [type(event) for event in events] == [Queued, Seen, Done]
+    assert desk.line.taken == 0
+
+
+def test_whoever_stops_or_leaves_while_waiting_gives_the_place_back():
+    desk, flag = Desk(engine := ScriptedEngine([BOTH, done()])), []
+    with desk.line.enter("other"):
+        events = desk.serve(Ask(Clip("clip.mp4"), stopped=lambda: bool(flag)))
+        next(events), next(events)
+        flag.append(True)
+        assert list(events) == [] and desk.line.taken == 1
+        events = desk.serve(Ask(Clip("clip.mp4")))
+        next(events), next(events)
+        events.close()
+        assert desk.line.taken == 1
+    assert engine.calls == []
+
+
+def test_a_refusal_is_a_plain_sentence_in_both_languages():
+    desk = Desk(ScriptedEngine([BOTH, done()]), line.Line(places=1))
+    with desk.line.enter("other"):
+        for language, sentence in (("en", "The line is full: it holds 1 at most."), ("zh", "队列已满（最多 1 位）")):
+            [state] = view.follow(desk, asked(language))
+            assert state.phase == "failed" and sentence in text_of(view.render_status(state))
+    desk = Desk(ScriptedEngine([BOTH, done()]), line.Line(per_visitor=1))
+    with desk.line.enter("me"):
+        [state] = view.follow(desk, asked(), visitor="me")
+    assert "You have 1 in the line already" in text_of(view.render_status(state))
+
+
+def test_zerogpu_is_asked_for_time_by_the_clip_and_the_answers_bound(monkeypatch):
+    durations = []
+    monkeypatch.setattr(
+        "saber.page.desk.spaces.GPU", lambda duration: durations.append(duration) or (lambda write: write)
+    )
+    Desk(ScriptedEngine([]))
+    short, long = (durations[0](clip_of(seconds), "clip", None, "both") for seconds in (2.0, 30.0))
+    assert short == pytest.approx(10 + 1 + 512 / 30) and long == pytest.approx(10 + 15 + 512 / 30)
+
+
+# Without the sound, without the picture
+
+
+def answered(both: str, picture: str = "", sound: str = "", **values: object) -> view.PageState:
+    state = replace(after(Looked(Look(clip_of())), BOTH, **values), phase="looking")
+    state = state.apply(done(Annotation(reasoning="So.", relation="conflict", emotion=(both,))))
+    for tracks, emotion in (("picture", picture), ("sound", sound)):
+        if emotion:
+            state = state.begin_again(tracks, "again").apply(done(Annotation(reasoning="So.", emotion=(emotion,))))
+    return state
+
+
+def test_a_clip_is_asked_about_again_without_reading_it_again():
+    engine = ScriptedEngine([BOTH, event("emotion", "joy"), done(Annotation(scene="厨房。", emotion=("joy",)))])
+    desk = Desk(engine)
+    state = list(view.follow(desk, asked()))[-1]
+    assert state.can_mute
+    for tracks, picture, sound in (("picture", True, False), ("sound", False, True)):
+        states = list(view.follow(desk, state.begin_again(tracks, "run-2")))
+        # In the language of the answer: without sound there is none to follow.
+        assert engine.calls[-1] == ("clip.mp4", "zh", tracks, picture, sound)
+        assert states[-1].answers["both"] is state.answers["both"]
+        state = states[-1]
+    assert len(engine.decoded) == 1
+    assert [state.answers[tracks].prediction is not None for tracks in TRACKS] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "carrier"),
+    [
+        (("anger", "joy", "anger"), "sound"),
+        (("joy", "joy", "anger"), "picture"),
+        (("joy", "Joy", "joy"), "either"),
+        (("sarcasm", "joy", "anger"), "together"),
+    ],
+)
+def test_three_verdicts_side_by_side_tell_what_carries_the_conclusion(verdicts, carrier):
+    state = answered(*verdicts)
+    for tracks, emotion in zip(TRACKS, verdicts, strict=True):
+        assert emotion in text_of(view.render(state)[f"mute-{tracks}"])
+    assert texts.say("en", f"carried_{carrier}") in text_of(view.render(state)["mute"])
+    assert texts.say("en", "mute_words") in text_of(view.render(answered(verdicts[0], verdicts[1]))["mute"])
+
+
+def test_the_cards_keep_the_whole_answer_while_it_is_asked_again():
+    state = answered("anger").begin_again("picture", "run-2").apply(BOTH).apply(event("face", "A smile."))
+    assert state.busy and "anger" in text_of(card(state, "verdict")) and "A smile." not in text_of(card(state, "face"))
+    assert "aria-current" not in view.render_cards(state)
+    assert "A smile." in text_of(view.render(state)["mute-picture"]) and "Picture alone: Writing: Face." in text_of(
+        view.render_status(state)
+    )
+    stopped = state.stop()
+    assert stopped.phase == "stopped" and "Not asked yet." not in text_of(view.render(stopped)["mute-both"])
+
+
+@pytest.mark.parametrize("decoded", [clip_of(sound=False), clip_of(picture=False)])
+def test_where_a_track_is_missing_there_is_nothing_to_take_away(decoded):
+    state = after(Looked(Look(decoded)), BOTH, done())
+    assert not state.can_mute and view.render(state)["mute"] == "" == view.render(state)["mute-both"]
+    assert not after(BOTH, done()).can_mute  # nor where the clip is no longer held
+
+
+# Parts of a clip
+
+
+@pytest.mark.parametrize(
+    ("moved", "asked_for", "given"),
+    [
+        ("start", (20.0, 30.0), (20.0, 30.0)),
+        ("start", (40.0, 30.0), (40.0, 40.5)),
+        ("start", (5.0, 60.0), (5.0, 35.0)),
+        ("start", (95.0, 95.0), (94.5, 95.0)),
+        ("end", (0.0, 60.0), (30.0, 60.0)),
+        ("end", (20.0, 10.0), (9.5, 10.0)),
+        ("end", (0.0, 0.0), (0.0, 0.5)),
+        ("end", (80.0, 200.0), (80.0, 95.0)),
+    ],
+)
+def test_the_other_end_of_the_part_follows(moved, asked_for, given):
+    assert view.fit_part(*asked_for, 95.0, 30.0, moved) == given
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.floats(0.05, 100), st.sampled_from(["start", "end"]))
+def test_any_part_can_be_read(start, end, length, moved):
+    start, end = view.fit_part(start, end, length, 30.0, moved)
+    assert 0 <= start < end <= length + 1e-3 and end - start <= 30.001
+
+
+def test_the_page_says_which_part_was_read_and_that_it_is_a_part():
+    assert "at most 30 s are read at once" in view.render_part("en", 0, 30, 95.2, 30)
+    assert "at most" not in view.render_part("en", 0, 4, 4.2, 30) and "0.0 to 4.0 of 4.2" in view.render_part(
+        "en", 0, 4, 4.2, 30
+    )
+    state = after(BOTH, start_s=12.0, end_s=15.2, length_s=95.0)
+    assert text_of(view.render_facts(state)).startswith("Seconds 12.0 to 15.2 of 95.0 were read. The model was given")
+    engine = ScriptedEngine([BOTH, done()])
+    list(view.follow(Desk(engine), asked(start_s=12.0, end_s=15.2, length_s=95.0)))
+    assert engine.decoded == [("clip.mp4", 12.0, 15.2, "both")]
+
+
+# What the verdict leans on, and how sure
+
+
+def test_the_badge_names_the_cues_that_clash_in_the_models_own_words():
+    said = {"reasoning": "The polite smile and the trembling voice do not agree, so this is masked sadness."}
+    html = card(after(BOTH, event("reasoning", said["reasoning"]), event("relation", "conflict"), done(
+        Annotation(reasoning=said["reasoning"], relation="conflict", emotion=("sadness",)))), "verdict")  # fmt: skip
+    assert "disagree “polite smile” against “trembling voice”" in text_of(html.replace("<", " <"))
+    html = card(after(BOTH, done(Annotation(reasoning=said["reasoning"], relation="consistent"))), "verdict")
+    assert "agree “polite smile” with “trembling voice”" in text_of(html.replace("<", " <"))
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "seen", "heard"),
+    [
+        ("礼貌的笑容和难过的声音对不上，整体情绪是掩饰的悲伤。", "礼貌的笑容", "难过的声音"),
+        ("His forced grin is contradicted by a flat, weary tone.", "forced grin", "weary tone"),
+        ("The face is calm but the voice is not.", "Brows drawn together", "Low and slow"),
+        ("", "Brows drawn together", "Low and slow"),
+    ],
+)
+def test_cues_come_from_the_reasoning_or_else_from_the_evidence(reasoning, seen, heard):
+    said = {"reasoning": reasoning, "face": "Brows drawn together; the gaze drops.", "prosody": "Low and slow, tense."}
+    assert cues.cues(said) == {"seen": seen, "heard": heard}
+
+
+def test_a_conflict_of_the_studio_always_names_both_cues(clips):
+    for clip in clips:
+        annotation = Annotation.from_json(clip.metadata)
+        if annotation.relation:
+            said = {section: getattr(annotation, section) for section in ("face", "prosody", "reasoning")}
+            found = cues.cues(said)
+            assert set(found) == {"seen", "heard"} and all(cue in annotation.reasoning for cue in found.values())
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_a_cue_is_always_a_piece_of_what_was_said(reasoning, evidence):
+    found = cues.cues({"reasoning": reasoning, "face": evidence, "prosody": evidence})
+    for cue in found.values():
+        piece = " ".join(cue.removesuffix("…").split())
+        assert piece in " ".join(reasoning.split()) or piece in " ".join(evidence.split())
+        assert cues.length(cue) <= cues.LONGEST + 40
+
+
+def test_how_sure_the_model_was_stands_on_each_card_and_in_the_facts():
+    known = {
+        "face": {"tokens": 9, "mean": np.log(0.5), "least": -3.0},
+        "emotion": {"tokens": 1, "mean": 0.0, "least": 0},
+    }
+    state = after(BOTH, event("face", "A smile."), done(log_probabilities=known))
+    assert "50\u00a0% sure" in card(state, "face")
+    assert "sure" not in text_of(card(state, "scene")) and "100 % sure" in text_of(card(state, "verdict")).replace(
+        "\u00a0", " "
+    )
+    assert "Face 50\u00a0%, Emotion 100\u00a0%." in view.render_facts(state)
+
+
+def test_what_the_model_learned_from_stands_beside_the_verdict():
+    state = replace(after(BOTH, done()), title="SABER-Mini", trained_on={"en": "drawn faces and synthetic voices."})
+    assert "SABER-Mini learned from drawn faces and synthetic voices." in text_of(card(state, "verdict"))
+    assert "learned" not in text_of(card(replace(state, trained_on={}), "verdict"))
+
+
+def test_prose_without_tags_reaches_the_cards_and_the_verdict_is_not_stated():
+    from saber.sections import Parser
+
+    prose = (
+        "**Video description:** A man sits in a car.\n\n**Facial expression:** He frowns and looks away.\n\n"
+        "**Body language:** His hands hold the wheel.\n\n**Speech content:** I am fine.\n\n"
+        "**Acoustic features:** The voice is low and slow.\n\n**Sentiment analysis:** The frown and the slow voice "
+        "point to sadness that he does not admit."
+    )
+    parser = Parser()
+    events = [*(piece for at in range(0, len(prose), 7) for piece in parser.feed(prose[at : at + 7])), *parser.close()]
+    parsed = parser.result()
+    state = after(BOTH, *events, done(parsed.annotation, parsed.notes))
+    assert "A man sits in a car." in text_of(card(state, "scene")) and "He frowns" in text_of(card(state, "face"))
+    assert "I am fine." in text_of(card(state, "speech")) and "low and slow" in text_of(card(state, "prosody"))
+    assert "sadness" in text_of(card(state, "reasoning"))
+    assert text_of(card(state, "verdict")).count("Not stated.") == 1 and "badge" not in card(state, "verdict")
+    assert text_of(view.render_status(state)) == "Done."
+
+
+# Signals
+
+
+def test_a_tones_pitch_and_loudness_are_measured_as_they_are():
+    for hertz in (110.0, 250.0):
+        found = signals.measure(clip_of(2.0, hertz=hertz))
+        middle, low, high = found.middle("pitch_hz")
+        assert (middle, low, high) == pytest.approx((hertz, hertz, hertz), rel=0.01)
+        decoded = clip_of(2.0, hertz=hertz)
+        level = 10 * np.log10(np.mean(decoded.audio.astype(float) ** 2))
+        assert found.middle("loudness_db")[0] == pytest.approx(level, abs=0.3)
+    louder = signals.measure(replace(decoded, audio=decoded.audio * 2))
+    assert louder.middle("loudness_db")[0] - found.middle("loudness_db")[0] == pytest.approx(6.02, abs=0.05)
+
+
+def test_signals_lie_where_the_sound_lies():
+    decoded = clip_of(2.0)
+    decoded.audio[:RATE] = 0
+    found = signals.measure(decoded)
+    assert found.duration_s == 2.0 and not np.isfinite(found.pitch_hz[found.times_s < 0.95]).any()
+    assert np.isfinite(found.pitch_hz[(found.times_s > 1.05) & (found.times_s < 1.95)]).all()
+    assert np.abs(found.wave[: len(found.wave) // 2 - 1]).max() == 0 < np.abs(found.wave[-5:]).max()
+
+
+@pytest.mark.parametrize("seconds", [1 / RATE, 0.01, 0.05, 0.2, 30.0])
+def test_any_length_of_sound_is_drawn(seconds):
+    for level in (0.0, 1.0):
+        decoded = clip_of(seconds, picture=False)
+        decoded = replace(decoded, audio=decoded.audio * np.float32(level))
+        drawn = signals.draw(signals.measure(decoded), "en")
+        assert drawn.count("<svg") == 3 and "nan" not in drawn and "inf" not in drawn
+    if not level or seconds < 0.05:
+        assert "no voice was found" in drawn
+
+
+def test_a_clip_without_sound_or_picture_has_no_signals_or_no_strip():
+    silent, blind = Look(clip_of(sound=False)), Look(clip_of(picture=False))
+    assert silent.figure("signals", "en") == "" and silent.figure("strip", "en").count("<img") == 4
+    assert blind.figure("strip", "en") == "" and "Hz in the middle" in text_of(blind.figure("signals", "en")).replace(
+        "\u00a0", " "
+    )
+
+
+# What is taken away
+
+
+def downloads(state: view.PageState) -> dict[str, str]:
+    """File name -> content of the links."""
+    html = report.render_actions(state)
+    found = re.findall(r'download="([^"]+)" href="data:[^;]+;charset=utf-8;base64,([^"]+)"', html)
+    return {name: base64.b64decode(data).decode() for name, data in found}
+
+
+def test_the_json_is_the_published_record_and_the_report_needs_nothing_else():
+    state = replace(
+        answered("anger", "joy", start_s=1.0, end_s=2.0), clip_path="/secret/place/my clip.mp4", title="Tiny"
+    )
+    files = downloads(state)
+    assert set(files) == {"my clip.saber.json", "my clip.saber.html"}
+    record = json.loads(files["my clip.saber.json"])
+    assert Annotation.from_json(record) == state.answer.prediction.annotation
+    assert record["part"] == {"start_s": 1.0, "end_s": 2.0} and record["alone"]["picture"]["emotion"] == ["joy"]
+    page = files["my clip.saber.html"]
+    assert page.count("<img") == 4 and page.count("<svg") == 3 and "anger" in text_of(page) and "Tiny" in text_of(page)
+    assert "no judge of real people" in page and "secret" not in page + files["my clip.saber.json"]
+    assert "http" not in page and 'src="data:' in page
+
+
+def test_there_is_nothing_to_take_away_before_the_answer_is_whole():
+    assert report.render_actions(after(BOTH, event("scene", "A kitchen."))) == ""
+    assert "Copy the answer" in report.render_actions(after(BOTH, done()))
+    assert "A kitchen." in report.plain_text(after(BOTH, done())) and "Verdict" not in report.plain_text(
+        after(BOTH, done())
+    )

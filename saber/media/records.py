@@ -256,8 +256,9 @@ class Limits:
 class Facts:
     """What a file says about itself. ``width``, ``height``: as shown (pixel shape and rotation applied).
 
-    ``duration_s``: the header's, None if it has none. ``rotation``: degrees counterclockwise that the file asks for,
-    already applied to decoded frames. A cover picture inside a sound file is not a picture track.
+    ``duration_s``: the header's, None if it has none; measured, where the whole file was read. ``rotation``: degrees
+    counterclockwise that the file asks for, already applied to decoded frames. A cover picture inside a sound file is
+    not a picture track.
     """
 
     has_video: bool

@@ -223,20 +223,21 @@ def packet_time_s(packet: Any, unit_s: float, when_decoded: bool = False) -> flo
     return None if stamp is None else stamp * unit_s
 
 
-def survey_part(watch: Watch, facts_only: bool = False) -> Survey:
-    """Reads the part's packets. Raises MediaError if it is too long, outside the file, or empty."""
+def survey_part(watch: Watch, facts_only: bool = False, whole: bool = False) -> Survey:
+    """Reads the part's packets. Raises MediaError if it is too long, outside the file, or empty. ``facts_only``: its
+    first frame is enough, but ``whole`` reads on to the end and measures the length."""
     start_s = watch.clip.start_s
     if start_s > _PREROLL_S and not facts_only:
         survey = _survey_from(watch, seek=True)
         if survey:
             return survey
         watch.damaged = False
-    survey = _survey_from(watch, seek=False, facts_only=facts_only)
+    survey = _survey_from(watch, False, facts_only, whole)
     assert survey is not None  # Only a seek can land in the wrong place.
     return survey
 
 
-def _survey_from(watch: Watch, seek: bool, facts_only: bool = False) -> Survey | None:
+def _survey_from(watch: Watch, seek: bool, facts_only: bool = False, whole: bool = False) -> Survey | None:
     """One reading of the packets; None if the seek failed or landed after the part's start."""
     clip, limits = watch.clip, watch.limits
     container, video, audio = open_file(watch)
@@ -249,7 +250,7 @@ def _survey_from(watch: Watch, seek: bool, facts_only: bool = False) -> Survey |
         survey.origin_s, survey.start_s = origin_s, origin_s + clip.start_s
         longest_s = survey.start_s + limits.max_part_s + _TOLERANCE_S
         asked_s = math.inf if clip.end_s is None else origin_s + clip.end_s
-        stop_s = min(asked_s, longest_s)
+        stop_s = math.inf if whole else min(asked_s, longest_s)
         if seek:
             # Sound files without a picture are read from the start: their seeks only estimate where they land.
             if video is None:
@@ -273,7 +274,7 @@ def _survey_from(watch: Watch, seek: bool, facts_only: bool = False) -> Survey |
                     first_frame = next(iter(decode_packet(video.codec_context, packet)), None)
                 survey.timed = survey.timed and packet.pts is not None
                 survey.video.append((None if packet.is_discard else at_s, packet.is_keyframe))
-            if facts_only and (video is None or first_frame or len(survey.video) >= 50):
+            if facts_only and not whole and (video is None or first_frame or len(survey.video) >= 50):
                 break
             if at_s is None or packet.is_discard:
                 continue
@@ -297,6 +298,8 @@ def _survey_from(watch: Watch, seek: bool, facts_only: bool = False) -> Survey |
         if first_frame is not None:
             watch.check_size(first_frame.width, first_frame.height)
             survey.facts = _with_frame(survey.facts, first_frame, video)
+    if whole and (survey.video or survey.audio_end_s > -math.inf):
+        survey.facts = replace(survey.facts, duration_s=_file_end_s(survey) - origin_s)
     if not facts_only:
         _finish_survey(watch, survey, asked_s, at_end, too_long)
     return survey
@@ -305,17 +308,9 @@ def _survey_from(watch: Watch, seek: bool, facts_only: bool = False) -> Survey |
 def _finish_survey(watch: Watch, survey: Survey, asked_s: float, at_end: bool, too_long: bool) -> None:
     """Fixes the part's end, asked for at ``asked_s``. Raises MediaError if there is nothing to decode or too much."""
     clip, origin_s, stated_s = watch.clip, survey.origin_s, survey.facts.duration_s
-    times = sorted(at for at, _ in survey.video if at is not None)
-    if times:
-        # A last frame whose length is not stated is shown as long as those before it.
-        last_s = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / (survey.facts.fps or 25)
-        if survey.video_end_s < times[-1] + SAME_S:
-            survey.video_end_s = times[-1] + last_s
-    file_end_s = max(survey.video_end_s, survey.audio_end_s)
-    if file_end_s == -math.inf and not survey.video:
+    file_end_s = _file_end_s(survey)
+    if file_end_s == -math.inf:
         raise watch.error("damaged" if watch.damaged else "no_frames")
-    if file_end_s == -math.inf:  # Raw streams carry no times: count frames.
-        file_end_s = survey.video_end_s = origin_s + len(survey.video) / (survey.facts.fps or 25)
     if file_end_s <= survey.start_s + SAME_S:
         raise watch.error("outside", start_s=clip.start_s, end_s=max(0.0, file_end_s - origin_s))
     survey.end_s = min(asked_s, file_end_s)
@@ -335,6 +330,20 @@ def _finish_survey(watch: Watch, survey: Survey, asked_s: float, at_end: bool, t
         watch.damaged = True
 
 
-def probe_here(path: str | os.PathLike[str], limits: Limits = Limits()) -> Facts:
+def _file_end_s(survey: Survey) -> float:
+    """When the last frame or sample ends, in the file's own time; -inf where there is none."""
+    times = sorted(at for at, _ in survey.video if at is not None)
+    if times:
+        # A last frame whose length is not stated is shown as long as those before it.
+        last_s = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / (survey.facts.fps or 25)
+        if survey.video_end_s < times[-1] + SAME_S:
+            survey.video_end_s = times[-1] + last_s
+    end_s = max(survey.video_end_s, survey.audio_end_s)
+    if end_s == -math.inf and survey.video:  # Raw streams carry no times: count frames.
+        end_s = survey.video_end_s = survey.origin_s + len(survey.video) / (survey.facts.fps or 25)
+    return end_s
+
+
+def probe_here(path: str | os.PathLike[str], limits: Limits = Limits(), whole: bool = False) -> Facts:
     """``probe`` in this process, without its protection from hanging or crashing decoders."""
-    return survey_part(Watch(Clip(os.fspath(path)), limits), facts_only=True).facts
+    return survey_part(Watch(Clip(os.fspath(path)), limits), facts_only=True, whole=whole).facts

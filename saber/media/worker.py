@@ -28,9 +28,10 @@ from saber.media.survey import probe_here
 from saber.schema import TRACKS, Clip
 
 
-def probe(path: str | os.PathLike[str], limits: Limits = Limits()) -> Facts:
-    """Cheap facts about a file: reads its header and one frame. Raises MediaError."""
-    reply, _ = _POOL.ask({"do": "probe", "clip": _plain(Clip(os.fspath(path)))}, limits)
+def probe(path: str | os.PathLike[str], limits: Limits = Limits(), whole: bool = False) -> Facts:
+    """Cheap facts about a file: reads its header and one frame. ``whole``: reads every packet (and decodes none of
+    them), so that ``duration_s`` is measured and not what the header says. Raises MediaError."""
+    reply, _ = _POOL.ask({"do": "probe", "clip": _plain(Clip(os.fspath(path))), "whole": whole}, limits)
     return Facts(**reply["facts"])
 
 
@@ -77,7 +78,7 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[np.ndarray
     clip, limits = Clip(**request["clip"]), Limits(**request["limits"])
     try:
         if request["do"] == "probe":
-            return {"facts": asdict(probe_here(clip.path, limits))}, []
+            return {"facts": asdict(probe_here(clip.path, limits, request["whole"]))}, []
         done = decode_here(clip, MediaSettings(**request["settings"]), limits, request["tracks"])
     except MediaError as error:
         return {"error": error.reason, "values": error.values}, []

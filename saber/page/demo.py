@@ -1,0 +1,534 @@
+"""The page as gradio components: ``build_demo(engine)`` builds it, ``launch(demo)`` serves it.
+
+What the page shows for each event is decided in ``view.py``; here its parts are joined to components and the buttons to
+``Desk.serve``. The same service is the API's endpoint ``/analyze``. Everything that belongs to one open page is its
+``Visit``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+import gradio as gr  # noqa: E402
+from gradio.data_classes import FileData  # noqa: E402
+
+from saber import media  # noqa: E402
+from saber.model import Done, NoRoom  # noqa: E402
+from saber.page import report, view  # noqa: E402
+from saber.page.desk import Ask, Desk, Queued  # noqa: E402
+from saber.page.line import Line, Refused  # noqa: E402
+from saber.page.texts import say  # noqa: E402
+from saber.schema import LANGUAGES, TRACKS, Clip  # noqa: E402
+from saber.sections import Event  # noqa: E402
+
+#: A visitor's clip is removed from this machine: looked for so often, gone once it is so old (seconds).
+KEPT_S = (600, 3600)
+LARGEST_UPLOAD = "200mb"
+#: Decoded clips that are kept for "without the sound" (bytes, all visitors together); beyond it they are read again.
+KEPT_BYTES = 512 * 2**20
+STYLE_SHEET = Path(__file__).with_name("page.css")
+SCRIPT = Path(__file__).with_name("page.js")
+#: Parts of the page that change, by name: those of an answer, and what can be taken away.
+PARTS = (*view.PARTS, "actions")
+
+#: Group of cards -> what was measured of the clip, below them.
+MEASURED = {"seen": "strip", "heard": "signals"}
+
+#: A live region must be one element that stays while its text changes; gradio redraws what is inside.
+LIVE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
+
+
+def player(**options: Any) -> gr.Video:
+    """A player for what was uploaded or recorded, as it is: gradio's own encodes what a browser may not play."""
+
+    def as_it_is(video: str | Path | None) -> FileData | None:
+        return FileData(path=str(video), orig_name=Path(video).name) if video else None
+
+    made = gr.Video(sources=["upload", "webcam"], include_audio=True, **options)  # without it a recording has no sound
+    made.postprocess = as_it_is
+    return made
+
+
+@dataclass
+class Visit:
+    """One open page. ``state``: what it shows; ``run``: the run that may still change it, "" for none; ``stopping``:
+    that run is to end; ``shown``: HTML by part, as it was last sent; ``part_of``, ``length_s``: the clip whose length
+    is known."""
+
+    state: view.PageState
+    run: str = ""
+    stopping: bool = False
+    shown: dict[str, str] = field(default_factory=dict)
+    part_of: str = ""
+    length_s: float | None = None
+    lock: Any = field(default_factory=threading.RLock)
+
+
+class Visits:
+    """Visits by gradio's session; what their clips hold is bounded, the oldest go first."""
+
+    def __init__(self, first: view.PageState) -> None:
+        self.first, self._known, self._lock = first, {}, threading.Lock()
+
+    def of(self, request: gr.Request) -> Visit:
+        with self._lock:
+            visit = self._known.pop(request.session_hash, None) or Visit(self.first)
+            self._known[request.session_hash] = visit  # the latest last
+            return visit
+
+    def leave(self, request: gr.Request) -> None:
+        with self._lock:
+            visit = self._known.pop(request.session_hash, None)
+        if visit:
+            visit.run = ""
+
+    def trim(self) -> None:
+        """Forgets decoded clips of those who came longest ago."""
+        with self._lock:
+            visits = list(self._known.values())
+        held = 0
+        for visit in reversed(visits):
+            held += visit.state.look.bytes if visit.state.look else 0
+            if held > KEPT_BYTES and not visit.state.busy:
+                visit.state = replace(visit.state, look=None)
+
+
+def build_demo(
+    engine: Any,
+    examples: Sequence[tuple[Path, str]] = (),
+    line: Line | None = None,
+    kept_s: tuple[float, float] = KEPT_S,
+    shared: bool = False,
+) -> gr.Blocks:
+    """The page for one engine (``saber.model.load``).
+
+    ``examples``: (file, label) (``load_examples``); ``line``: how many may wait and how many of each visitor;
+    ``kept_s``: how often uploads are looked through, and how old they become, in seconds; ``shared``: it is reached
+    through gradio's public link, which the page then says.
+    """
+    desk = Desk(engine, line)
+    about = engine.about
+    first = view.PageState(title=str(about.get("title") or ""), trained_on=about.get("trained_on") or {})
+    visits = Visits(first)
+    minutes = sum(kept_s) / 60
+    longest_s = engine.limits.max_part_s
+
+    with gr.Blocks(title="SABER", analytics_enabled=False, fill_width=True, delete_cache=kept_s) as demo:
+        words: list[tuple[gr.components.Component, Callable[[str], dict[str, Any]]]] = []
+        parts: dict[str, gr.HTML] = {}
+
+        def said(component: Any, in_language: Callable[[str], dict[str, Any]]) -> Any:
+            """A component whose words are the page's language's."""
+            words.append((component, in_language))
+            return component
+
+        def place(name: str, **options: Any) -> None:
+            html = {**view.render(first), "actions": ""}[name]
+            parts[name] = gr.HTML(html, elem_id=name, apply_default_css=False, **options)
+
+        def text(name: str, render: Callable[[str], str], **options: Any) -> gr.HTML:
+            html = gr.HTML(render("en"), elem_id=name, apply_default_css=False, **options)
+            return said(html, lambda language: {"value": render(language)})
+
+        def choice(name: str, label: str, choices: Callable[[str], list[tuple[str, str]]], value: str) -> gr.Radio:
+            radio = gr.Radio(choices("en"), value=value, label=say("en", label), elem_id=name)
+            return said(radio, lambda language: {"choices": choices(language), "label": say(language, label)})
+
+        def button(name: str, label: str, **options: Any) -> gr.Button:
+            made = gr.Button(say("en", label), elem_id=name, **options)
+            return said(made, lambda language: {"value": say(language, label)})
+
+        page_language = choice("page-language", "page_language", lambda _: [("English", "en"), ("中文", "zh")], "en")
+        text("masthead", lambda language: view.render_masthead(about, language))
+        with gr.Row(elem_id="columns"):
+            with gr.Column(elem_id="asking", min_width=280):
+                clip = player(
+                    label=say("en", "clip"),
+                    webcam_options=gr.WebcamOptions(mirror=False),  # left stays left
+                    elem_id="clip",
+                    show_label=False,
+                    height=270,
+                )
+                said(clip, lambda language: {"label": say(language, "clip")})
+                sound = gr.UploadButton(say("en", "sound_file"), file_types=["audio"], size="sm", elem_id="sound-file")
+                said(sound, lambda language: {"label": say(language, "sound_file")})
+                with gr.Accordion(say("en", "part"), open=False, visible=False, elem_id="part") as part:
+                    part_words = gr.HTML("", elem_id="part-words", apply_default_css=False, js_on_load=LIVE)
+                    part_begin = gr.Slider(0, 1, 0, step=0.1, label=say("en", "part_begin"), elem_id="part-begin")
+                    part_end = gr.Slider(0, 1, 1, step=0.1, label=say("en", "part_end"), elem_id="part-end")
+                said(part, lambda language: {"label": say(language, "part")})
+                said(part_begin, lambda language: {"label": say(language, "part_begin")})
+                said(part_end, lambda language: {"label": say(language, "part_end")})
+                answer_in = choice(
+                    "language",
+                    "answer_in",
+                    lambda language: [(say(language, "like_the_clip"), "clip"), ("English", "en"), ("中文", "zh")],
+                    "clip",
+                )
+                tracks = choice(
+                    "tracks",
+                    "give",
+                    lambda language: [
+                        (say(language, "both"), "both"),
+                        (say(language, "give_picture"), "picture"),
+                        (say(language, "give_sound"), "sound"),
+                    ],
+                    "both",
+                )
+                with gr.Row(elem_id="buttons"):
+                    analyse = button("analyse", "analyse", variant="primary", min_width=110)
+                    stop = button("stop", "stop", interactive=False, min_width=80)
+                    clear = button("clear", "clear", min_width=80)
+                if examples:
+                    shown = gr.Examples(
+                        [[str(path)] for path, _ in examples],
+                        inputs=[clip],
+                        example_labels=[label for _, label in examples],
+                        label=say("en", "examples"),
+                        elem_id="examples",
+                        examples_per_page=len(examples),
+                        api_visibility="private",
+                    )
+                    said(shown.dataset, lambda language: {"label": say(language, "examples")})
+            with gr.Column(elem_id="answer"):
+                place("status", js_on_load=LIVE)
+                for group, cards in view.GROUPS.items():
+                    with gr.Column(elem_classes=["group", f"group-{group}"]):
+                        place(f"group-{group}")
+                        with gr.Row(elem_classes=["cards"]):
+                            for card in cards:
+                                place(f"card-{card}")
+                        if group in MEASURED:
+                            place(MEASURED[group])
+                place("facts")
+                place("actions")
+                with gr.Column(elem_classes=["group", "group-mute"]):
+                    place("mute")
+                    with gr.Row(elem_classes=["cards"]):
+                        for name in TRACKS:
+                            place(f"mute-{name}")
+                    with gr.Row(elem_id="mute-buttons", visible=False) as mute_row:
+                        without = {
+                            "picture": button("without-sound", "without_sound", min_width=140),
+                            "sound": button("without-picture", "without_picture", min_width=140),
+                        }
+        text("foot", lambda language: view.render_foot(language, minutes, shared))
+
+        controls = [analyse, stop, mute_row, *without.values()]
+        outputs = [*controls, *(parts[name] for name in PARTS)]
+
+        def updates(visit: Visit, everything: bool = False) -> list[Any]:
+            """For ``outputs``: what differs from what the page shows, so that nothing flickers, or ``everything``."""
+            with visit.lock:
+                state = visit.state
+                new = view.render(state)
+                if not state.busy:  # while a run goes on it stays as it was
+                    new["actions"] = report.render_actions(state)
+                elif not state.again:
+                    new["actions"] = ""
+                new["controls"] = json.dumps([state.busy, state.can_mute])
+                changed = {name for name, html in new.items() if everything or visit.shown.get(name) != html}
+                visit.shown |= new
+            buttons: list[Any] = [gr.skip()] * len(controls)
+            if "controls" in changed:
+                buttons = [gr.update(interactive=not state.busy), gr.update(interactive=state.busy)]
+                buttons += [gr.update(visible=state.can_mute)]
+                buttons += [gr.update(interactive=state.can_mute and not state.busy)] * len(without)
+            return [*buttons, *(new[name] if name in changed else gr.skip() for name in PARTS)]
+
+        def begin(
+            clip_path: str | None, start: float, end: float, answer_in: str, given: str, request: gr.Request
+        ) -> list[Any]:
+            visit = visits.of(request)
+            length = None
+            if clip_path and visit.part_of != clip_path:
+                start, end = 0.0, _measure(visit, clip_path, longest_s)
+            length = visit.length_s
+            asked: dict[str, Any] = dict(answer_in=None if answer_in == "clip" else answer_in, tracks=given)
+            if clip_path and length and (start > 0 or end < length - 0.05):
+                asked |= dict(start_s=start, end_s=end, length_s=length)
+            with visit.lock:
+                visit.run, visit.stopping = uuid.uuid4().hex, False
+                visit.state = visit.state.begin(clip_path, visit.run, **asked)
+            return updates(visit, everything=True)
+
+        def begin_again(tracks: str) -> Callable[[gr.Request], list[Any]]:
+            def begin(request: gr.Request) -> list[Any]:
+                visit = visits.of(request)
+                with visit.lock:
+                    if visit.state.can_mute and not visit.state.busy:
+                        visit.run, visit.stopping = uuid.uuid4().hex, False
+                        visit.state = visit.state.begin_again(tracks, visit.run)
+                return updates(visit)
+
+            return begin
+
+        def run(request: gr.Request) -> Iterator[list[Any]]:
+            visit = visits.of(request)
+            own = visit.run
+            if visit.state.phase != "waiting":  # there was no clip
+                yield updates(visit)
+                return
+            stopped = lambda: visit.stopping or visit.run != own  # noqa: E731
+            with closing(view.follow(desk, visit.state, visitor=_visitor(request), stopped=stopped)) as states:
+                for after in states:
+                    with visit.lock:
+                        if visit.run != own:
+                            break
+                        visit.state = replace(after, language=visit.state.language)
+                    yield updates(visit)
+            visits.trim()
+            if visit.run in ("", own):  # the last word, after anything that was still on its way to the page
+                yield updates(visit, everything=True)
+
+        def halt(request: gr.Request) -> list[Any]:
+            visit = visits.of(request)
+            with visit.lock:
+                if visit.state.phase in ("waiting", "queued"):  # nothing is written yet: another clip may be asked
+                    visit.run, visit.state = "", visit.state.stop()
+                elif visit.state.busy:  # the run itself says what it has written
+                    visit.stopping = True
+                    return [gr.skip(), gr.update(interactive=False), *[gr.skip()] * (len(outputs) - 2)]
+            return updates(visit)
+
+        def wipe(request: gr.Request) -> list[Any]:
+            visit = visits.of(request)
+            with visit.lock:
+                visit.run, visit.part_of, visit.length_s = "", "", None
+                visit.state = replace(first, language=visit.state.language)
+            return [None, gr.update(visible=False), *updates(visit, everything=True)]
+
+        def in_language(language: str, request: gr.Request) -> list[Any]:
+            visit = visits.of(request)
+            with visit.lock:
+                visit.state = replace(visit.state, language=language)
+            return [*(gr.update(**of(language)) for _, of in words), *updates(visit, everything=True)]
+
+        def arrive(request: gr.Request) -> list[Any]:
+            preferred = (request.headers.get("accept-language") or "").lower()
+            language = "zh" if preferred.startswith("zh") else "en"
+            return [gr.update(value=language), *in_language(language, request)]
+
+        def describe(clip_path: str | None, request: gr.Request) -> list[Any]:
+            """The clip's length decides what can be chosen of it; one that cannot be read is said so at once."""
+            visit = visits.of(request)
+            if not clip_path:
+                visit.part_of, visit.length_s = "", None
+                return [gr.update(visible=False), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+            if visit.part_of == clip_path:
+                return [gr.skip()] * 5
+            end = _measure(visit, clip_path, longest_s)
+            length, language = visit.length_s, visit.state.language
+            if not length or length < 1:
+                return [gr.update(visible=False), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+            return [
+                gr.update(visible=True, open=length > longest_s + 0.1),
+                gr.update(minimum=0, maximum=length, value=0),
+                gr.update(minimum=0, maximum=length, value=end),
+                view.render_part(language, 0.0, end, length, longest_s),
+                gr.skip(),
+            ]
+
+        def choose(moved: str) -> Callable[..., list[Any]]:
+            def move(start: float, end: float, request: gr.Request) -> list[Any]:
+                visit = visits.of(request)
+                length = visit.length_s or end
+                start, end = view.fit_part(start, end, length, longest_s, moved)
+                return [start, end, view.render_part(visit.state.language, start, end, length, longest_s)]
+
+            return move
+
+        quiet = dict(show_progress="hidden", api_visibility="private")
+        at_once = dict(queue=False, **quiet)
+        demo.load(arrive, None, [page_language, *(component for component, _ in words), *outputs], **at_once)
+        page_language.input(
+            in_language, [page_language], [*(component for component, _ in words), *outputs],
+            js="language => { document.documentElement.lang = language; return language; }", **at_once,
+        )  # fmt: skip
+        chosen = [part, part_begin, part_end, part_words, parts["status"]]
+        clip.change(describe, [clip], chosen, **at_once)
+        sound.upload(lambda path: path, [sound], [clip], **at_once)
+        for name, slider in (("start", part_begin), ("end", part_end)):
+            slider.input(
+                choose(name), [part_begin, part_end], [part_begin, part_end, part_words],
+                trigger_mode="always_last", js=f"(...ends) => saberSeek(ends, '{name}')", **at_once,
+            )  # fmt: skip
+        asked = [clip, part_begin, part_end, answer_in, tracks]
+        going = dict(concurrency_limit=None, trigger_mode="multiple", **quiet)
+        analyse.click(begin, asked, outputs, js="saberShowAnswer", **at_once).then(run, None, outputs, **going)
+        for name, pressed in without.items():
+            pressed.click(begin_again(name), None, outputs, **at_once).then(run, None, outputs, **going)
+        stop.click(halt, None, outputs, **at_once)
+        clear.click(wipe, None, [clip, part, *outputs], **at_once)
+        demo.unload(visits.leave)
+        _add_endpoint(desk)
+
+    # The line is ours: gradio starts every run at once, and these wait in Desk.serve.
+    demo.queue(default_concurrency_limit=None)
+    return demo
+
+
+def _measure(visit: Visit, clip_path: str, longest_s: float) -> float:
+    """Finds out how long a clip is; returns where its first part ends. What cannot be read has no length: reading it
+    will say why."""
+    try:
+        length = media.probe(clip_path, whole=True).duration_s
+    except media.MediaError:
+        length = None
+    visit.part_of, visit.length_s = clip_path, length
+    if not length:
+        return 0.0
+    return length if length <= longest_s + 0.1 else longest_s
+
+
+def _visitor(request: gr.Request) -> str:
+    """Whom a limit counts: the address, by what the proxy of a Space says of it; on one machine, the open page."""
+    forwarded = request.headers.get("x-forwarded-for") if os.environ.get("SPACE_ID") else None
+    address = forwarded.split(",")[0].strip() if forwarded else (request.client.host if request.client else "")
+    return address if address not in ("", "127.0.0.1", "::1", "localhost") else str(request.session_hash)
+
+
+def _add_endpoint(desk: Desk) -> None:
+    """The API's ``/analyze``: components that nobody sees give it names, types and a description."""
+    clip = player(label="clip", visible=False)
+    language = gr.Radio(["clip", *LANGUAGES], value="clip", label="language", visible=False)
+    tracks = gr.Radio(list(TRACKS), value="both", label="tracks", visible=False)
+    start_s = gr.Number(0.0, label="start_s", visible=False)
+    end_s = gr.Number(None, label="end_s", visible=False)
+    answer = gr.JSON(label="answer", visible=False)
+
+    def analyze(
+        clip: str, request: gr.Request, language: str = "clip", tracks: str = "both", start_s: float = 0.0,
+        end_s: float | None = None,
+    ) -> Iterator[dict[str, Any]]:  # fmt: skip
+        """Write down what a clip of somebody speaking shows and says, then what the person seems to feel and why.
+
+        The answer is made by a model that is no judge of real people. It comes step by step: each value has a status
+        (queued, looking, writing, done) and the text of each section so far; the last one is the whole record.
+
+        Args:
+            clip: a video or sound file
+            language: of the answer: en, zh, or clip for the language that is spoken
+            tracks: what the model is given: both, picture or sound
+            start_s: where the part begins that is read, in seconds
+            end_s: where it ends, in seconds; left out, the file's end
+        """
+        if not clip:
+            raise gr.Error(say("en", "no_clip"), print_exception=False)
+        texts: dict[str, str] = {}
+        try:
+            asked = Clip(clip, start_s=start_s or 0.0, end_s=end_s, id=Path(clip).name)
+            ask = Ask(asked, None if language == "clip" else language, tracks, _visitor(request))
+            with closing(desk.serve(ask)) as events:
+                for event in events:
+                    match event:
+                        case Queued():
+                            yield {"status": "queued" if event.before else "looking", "before": event.before}
+                        case Event() if event.text:
+                            texts[event.section] = texts.get(event.section, "") + event.text
+                            yield {"status": "writing", "sections": dict(texts)}
+                        case Done():
+                            yield {"status": "done", **event.prediction.to_json()}
+        except (media.MediaError, Refused, NoRoom, ValueError) as error:
+            told = str(error)
+            if isinstance(error, media.MediaError):
+                told = error.sentence("en")
+            elif isinstance(error, Refused):
+                told = say("en", error.reason, limit=error.limit)
+            raise gr.Error(told, print_exception=False) from error
+
+    gr.on(
+        [], analyze, [clip, language, tracks, start_s, end_s], [answer], api_name="analyze", concurrency_limit=None,
+        show_progress="hidden",
+    )  # fmt: skip
+
+
+def load_examples(folder: Path) -> list[tuple[Path, str]]:
+    """The example clips of a folder, in the order of their names: (file, label).
+
+    Labels come from ``examples.json`` beside the clips, ``{"name.mp4": "label"}``; a clip without one is called by its
+    file name. Raises ValueError where the table names a clip that is not there.
+    """
+    table_path = folder / "examples.json"
+    labels: dict[str, str] = json.loads(table_path.read_text("utf-8")) if table_path.exists() else {}
+    clips = sorted(folder.glob("*.mp4"))
+    if missing := sorted(set(labels) - {clip.name for clip in clips}):
+        raise ValueError(f"{table_path} names {missing[0]}, which is not in {folder}")
+    order = {name: place for place, name in enumerate(labels)}
+    clips.sort(key=lambda clip: (order.get(clip.name, len(order)), clip.name))
+    return [(clip, labels.get(clip.name, clip.stem.replace("-", " ").replace("_", " "))) for clip in clips]
+
+
+def launch(
+    demo: gr.Blocks, port: int = 7860, share: bool = False, wait: bool = True, mcp: bool = False, threads: int = 80
+) -> str:
+    """Serves the page on the loopback interface (and through a public link with ``share``) and returns its address.
+    A Space tells gradio itself to listen on all interfaces.
+
+    ``wait``: until interrupted. ``mcp``: offer the endpoint to agents too (Model Context Protocol). ``threads``: how
+    many visitors may be waited for at once. Raises OSError where the port is taken.
+    """
+    _, address, _ = demo.launch(
+        server_port=port,
+        share=share,
+        prevent_thread_lock=not wait,
+        max_threads=threads,
+        theme=build_theme(),
+        css_paths=[STYLE_SHEET],
+        head=f"<script>{SCRIPT.read_text('utf-8')}</script>",
+        footer_links=[],
+        max_file_size=LARGEST_UPLOAD,
+        run_history=False,  # no visitor's runs are kept
+        ssr_mode=False,
+        mcp_server=mcp,
+        quiet=not wait,
+    )
+    return address
+
+
+def build_theme() -> gr.themes.Base:
+    """Colours of paper and ink, and fonts of the visitor's own machine: none is fetched."""
+    sans = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
+    return gr.themes.Base(font=sans, font_mono=["ui-monospace", "Menlo", "DejaVu Sans Mono", "monospace"]).set(
+        body_background_fill="#faf8f3",
+        body_background_fill_dark="#16161a",
+        body_text_color="#23211d",
+        body_text_color_dark="#e9e5dc",
+        body_text_color_subdued="#66605a",
+        body_text_color_subdued_dark="#a8a298",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        block_label_background_fill="#faf8f3",
+        block_label_background_fill_dark="#16161a",
+        block_shadow="none",
+        border_color_primary="#d9d3c7",
+        border_color_primary_dark="#3a3a40",
+        input_background_fill="#fffdf9",
+        input_background_fill_dark="#1e1e23",
+        button_primary_background_fill="#23211d",
+        button_primary_background_fill_hover="#45413a",
+        button_primary_background_fill_dark="#e9e5dc",
+        button_primary_background_fill_hover_dark="#ffffff",
+        button_primary_text_color="#fffdf9",
+        button_primary_text_color_dark="#16161a",
+        button_secondary_background_fill="transparent",
+        button_secondary_background_fill_dark="transparent",
+        button_secondary_border_color="#b9b2a4",
+        button_secondary_border_color_dark="#55555c",
+        button_secondary_text_color="#23211d",
+        button_secondary_text_color_dark="#e9e5dc",
+        color_accent="#23211d",
+        checkbox_background_color_selected="#23211d",
+        checkbox_background_color_selected_dark="#e9e5dc",
+    )

@@ -1,0 +1,120 @@
+"""One model, and everything between a visitor's clip and its answer: reading, measuring, waiting, writing.
+
+``Desk.serve(ask)`` yields what happens, in order: ``Looked`` (the clip is read and measured), ``Queued`` (how many are
+before it), then what ``Engine.answer`` yields: Seen, Event, Done. The page and the API serve through it alike. On a
+Space with ZeroGPU the model writes inside ``spaces.GPU``; elsewhere that does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import spaces
+
+from saber.media import Decoded, MediaError
+from saber.model import Done, NoRoom, Seen
+from saber.page import signals
+from saber.page.line import Line
+from saber.schema import Clip
+from saber.sections import Event
+
+#: How often somebody who waits is looked after, in seconds: whether they have left, who is before them.
+WAIT_S = 0.25
+#: On ZeroGPU: seconds to begin, seconds a second of the clip, and tokens a second. Ours, not measured.
+GPU_BEGIN_S, GPU_CLIP_S, GPU_TOKENS = 10.0, 0.5, 30.0
+
+
+class Look:
+    """A clip as it was read, and what was measured of it. ``figure`` draws it once for each language."""
+
+    def __init__(self, decoded: Decoded) -> None:
+        self.decoded, self.signals = decoded, signals.measure(decoded)
+        self._figures: dict[tuple[str, str], str] = {}
+
+    @property
+    def bytes(self) -> int:
+        arrays = (self.decoded.frames, self.decoded.audio)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def figure(self, name: str, language: str) -> str:
+        """ "strip", the frames that the model saw, or "signals", as HTML."""
+        key = (name, language)
+        if key not in self._figures:
+            drawn = (
+                signals.frame_strip(self.decoded, language) if name == "strip" else signals.draw(self.signals, language)
+            )
+            self._figures[key] = drawn
+        return self._figures[key]
+
+
+@dataclass(frozen=True)
+class Looked:
+    look: Look
+
+
+@dataclass(frozen=True)
+class Queued:
+    """``before``: how many are served first; 0: it is this one's turn."""
+
+    before: int
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one visitor asks. ``look``: the clip with both tracks, where it was read before; ``tracks`` are then taken
+    from it."""
+
+    clip: Clip
+    language: str | None = None
+    tracks: str = "both"
+    visitor: str = ""
+    look: Look | None = None
+    stopped: Callable[[], bool] = field(default=lambda: False)
+
+
+class Desk:
+    """Serves one engine's answers, one after the other."""
+
+    def __init__(self, engine: Any, line: Line | None = None) -> None:
+        self.engine, self.line = engine, line or Line()
+        settings = engine.checkpoint.settings
+        self.write = spaces.GPU(duration=_gpu_seconds(settings.max_new_tokens))(self._write)
+
+    def _write(self, decoded: Decoded, clip: str, language: str | None, tracks: str) -> Generator[Any, None, None]:
+        # Errors as values: ZeroGPU's process hands over an exception's class name and no more.
+        try:
+            yield from self.engine.answer(decoded, clip, language, tracks)
+        except (MediaError, NoRoom) as error:
+            yield error
+
+    def serve(self, ask: Ask) -> Iterator[Looked | Queued | Seen | Event | Done]:
+        """All that happens until the answer is there, or ``ask.stopped()``. Raises MediaError, NoRoom and
+        line.Refused. Closing it stops the model and gives the place in the line back."""
+        with self.line.enter(ask.visitor) as turn:
+            look = ask.look or Look(self.engine.decode(ask.clip, ask.tracks))
+            decoded = look.decoded.only(ask.tracks, ask.clip.name) if ask.look else look.decoded
+            yield Looked(look)
+            while before := turn.wait(WAIT_S):
+                if ask.stopped():
+                    return
+                yield Queued(before)
+            yield Queued(0)
+            with closing(self.write(decoded, ask.clip.id, ask.language, ask.tracks)) as events:
+                for event in events:
+                    if ask.stopped():
+                        return
+                    if isinstance(event, Exception):
+                        raise event
+                    yield event
+
+
+def _gpu_seconds(limit: int) -> Callable[..., float]:
+    """What ZeroGPU is asked for, by the clip's length and the answer's bound of tokens."""
+
+    def seconds(decoded: Decoded, *_: Any) -> float:
+        return GPU_BEGIN_S + GPU_CLIP_S * decoded.duration_s + limit / GPU_TOKENS
+
+    return seconds
