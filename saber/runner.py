@@ -3,8 +3,8 @@
 Goes in: requests (``read_requests``: a folder, or JSON lines in the published inference script's format) and something
 that answers batches of them (``LocalAnswers``: a checkpoint here; ``ServedAnswers``: an OpenAI-compatible endpoint such
 as vLLM). Comes out: one line of JSON a request, in the order of the requests: the published record and how it came to
-be, or an error with its reason. Clips are decoded ahead of the model, in batches of similar length. Several processes
-(torchrun, accelerate launch) share the work.
+be, or an error with its reason: what fails for one clip is that clip's row, and the run goes on. Clips are decoded
+ahead of the model, in batches of similar length. Several processes (torchrun, accelerate launch) share the work.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import json
 import mimetypes
 import os
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,12 +28,25 @@ import torch
 from tqdm import tqdm
 
 from saber import media
-from saber.model import Checkpoint, scored_answer_batch, section_scores, seen_by
+from saber.model import (
+    Checkpoint,
+    NoRoom,
+    Seen,
+    check_clip,
+    lacks_memory,
+    scored_answer_batch,
+    section_scores,
+    seen_by,
+)
 from saber.schema import LANGUAGES, Clip, Prediction
 from saber.sections import parse
 
 #: Batches that are sorted by length together, so that those of one are alike.
 WINDOW = 16
+#: Clips that fail by one kind of error that is not the clip's own, before any is answered: then the setup is at fault.
+SETUP_FAULTS = 8
+#: HTTP statuses by which a server refuses one request for what is in it.
+REFUSED = (400, 413, 422)
 MEDIA_FILES = (
     ".mp4",
     ".webm",
@@ -158,7 +173,11 @@ class Answers(Protocol):
 
 
 class LocalAnswers:
-    """Answers of a checkpoint in this process. ``limit``: of an answer's tokens, None for the checkpoint's."""
+    """Answers of a checkpoint in this process. ``limit``: of an answer's tokens, None for the checkpoint's.
+
+    A batch that fails, or that would not fit padded as it runs, is answered in halves, down to one by one: what fails
+    alone is that clip's error, NoRoom where memory is lacking. A GPU's own fault is raised: nothing works after it.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, workers: int = 1, limit: int | None = None, limits: media.Limits | None = None
@@ -166,7 +185,10 @@ class LocalAnswers:
         self.checkpoint, self.workers = checkpoint, workers
         self.limit = limit or checkpoint.settings.max_new_tokens
         self.limits = limits or media.Limits()
-        self.asked = f"{checkpoint.fingerprint()} {self.limit} {checkpoint.model.dtype}"
+
+    @cached_property
+    def asked(self) -> str:
+        return f"{self.checkpoint.fingerprint()} {self.limit} {self.checkpoint.model.dtype}"
 
     def stream(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[Prediction | Exception]]:
         loader = torch.utils.data.DataLoader(
@@ -175,31 +197,91 @@ class LocalAnswers:
             num_workers=self.workers,
             collate_fn=list,
             prefetch_factor=2 if self.workers else None,
+            generator=torch.Generator(),  # a loader draws a number: not from the caller's, who may be training
         )
         for items in loader:
             yield self._answer(items)
 
     def _answer(self, items: Sequence[tuple[Request, Any]]) -> list[Prediction | Exception]:
         began = time.perf_counter()
-        checkpoint, settings = self.checkpoint, self.checkpoint.settings
         out: list[Any] = [found for _, found in items]
-        places = [at for at, found in enumerate(out) if not isinstance(found, Exception)]
-        prepared = {}
-        for at in places:
-            request, found = items[at]
-            text = request.prompt or settings.prompts[request.language or "clip"]
-            prepared[at] = checkpoint.with_prompt(checkpoint.media_inputs(found), text)
-        answers = scored_answer_batch(checkpoint, list(prepared.values()), self.limit) if prepared else []
-        seconds = (time.perf_counter() - began) / max(1, len(places))
-        tokenizer = checkpoint.processor.tokenizer
-        for at, tokens in zip(prepared, answers, strict=True):
-            request, found = items[at]
+        prepared: dict[int, _Prepared] = {}
+        for at, (request, found) in enumerate(items):
+            if not isinstance(found, Exception):
+                try:
+                    prepared[at] = self._prepare(request, found)
+                except Exception as error:
+                    out[at] = error
+        answers = self._in_halves(list(prepared.values())) if prepared else []
+        seconds = (time.perf_counter() - began) / max(1, len(prepared))
+        tokenizer = self.checkpoint.processor.tokenizer
+        for (at, one), tokens in zip(prepared.items(), answers, strict=True):
+            if isinstance(tokens, Exception):
+                out[at] = tokens
+                continue
             raw = tokenizer.decode([token for token, _ in tokens], skip_special_tokens=True)
-            seen = seen_by(checkpoint, found, prepared[at])
-            usage = {**seen.usage(), "answer_tokens": len(tokens), "total_s": round(seconds, 4)}
-            told = prediction(request, raw, checkpoint.name, usage, seen.notes, len(tokens) >= self.limit)
+            usage = {**one.seen.usage(), "answer_tokens": len(tokens), "total_s": round(seconds, 4)}
+            cut_off = len(tokens) >= self.limit
+            told = prediction(one.request, raw, self.checkpoint.name, usage, one.seen.notes, cut_off)
             out[at] = replace(told, log_probabilities=section_scores(tokenizer, tokens))
         return out
+
+    def _prepare(self, request: Request, decoded: media.Decoded) -> _Prepared:
+        text = request.prompt or self.checkpoint.settings.prompts[request.language or "clip"]
+        inputs = self.checkpoint.with_prompt(self.checkpoint.media_inputs(decoded), text)
+        return _Prepared(request, inputs, seen_by(self.checkpoint, decoded, inputs))
+
+    def _in_halves(self, batch: Sequence[_Prepared]) -> list[list[tuple[int, float]] | Exception]:
+        """Of each clip the answer's tokens with their log-probabilities, or why there are none."""
+        device = self.checkpoint.model.device
+        try:
+            self._check_room(batch)
+            return scored_answer_batch(self.checkpoint, [one.inputs for one in batch], self.limit)
+        except Exception as error:
+            if isinstance(error, torch.AcceleratorError) and not lacks_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the batch's tensors
+            failed = error
+        if len(batch) == 1:
+            return [self._named(failed, batch[0])]
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return [*self._in_halves(batch[:half]), *self._in_halves(batch[half:])]
+
+    def _check_room(self, batch: Sequence[_Prepared]) -> None:
+        """Raises NoRoom where a batch does not fit. Padded, its text takes what one clip with all its tokens would;
+        pictures and sounds are encoded one by one."""
+        model, seen = self.checkpoint.model, [one.seen for one in batch]
+        tokens = {
+            "video": max(one.video_tokens for one in seen),
+            "sound": max(one.audio_tokens for one in seen),
+            "prompt": len(seen) * max(one.prompt_tokens for one in seen),
+            "answer": len(seen) * self.limit,
+        }
+        check_clip(self.checkpoint.name, model.config.to_dict(), model.dtype, str(model.device), tokens)
+
+    def _named(self, error: Exception, one: _Prepared) -> Exception:
+        """The error of a clip that fails alone; one of memory names the clip, its tokens and the next step."""
+        name = one.request.clip.name
+        if isinstance(error, NoRoom):
+            return NoRoom(f"clip {name}: {error}")
+        if lacks_memory(error):
+            return NoRoom(
+                f"clip {name}: its {one.seen.prompt_tokens:,} tokens and an answer of up to {self.limit:,} need more "
+                f"memory than there is on {self.checkpoint.model.device}; give a shorter part of it, or the picture or "
+                "the sound alone"
+            )
+        return error
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A request as the model is given it."""
+
+    request: Request
+    inputs: Mapping[str, Any]
+    seen: Seen
 
 
 def prediction(
@@ -227,15 +309,15 @@ def decode(request: Request, settings: media.MediaSettings, limits: media.Limits
 
 
 class _Decoded(torch.utils.data.Dataset):
-    """Request -> (request, its decoded clip or the error that it raised)."""
+    """Request -> (request, its decoded clip or the error that it raised). Ours are passed on, too: they are rows."""
 
     def __init__(self, settings: media.MediaSettings, limits: media.Limits) -> None:
         self.settings, self.limits = settings, limits
 
-    def __getitem__(self, request: Request) -> tuple[Request, media.Decoded | media.MediaError]:
+    def __getitem__(self, request: Request) -> tuple[Request, media.Decoded | Exception]:
         try:
             return request, decode(request, self.settings, self.limits)
-        except media.MediaError as error:
+        except Exception as error:
             return request, error
 
 
@@ -295,15 +377,17 @@ def _as_data(kind: str, path: str) -> dict[str, Any]:
 def run(requests: Sequence[Request], answers: Answers, out: str | Path, batch_size: int = 8) -> dict[str, int]:
     """Answers all requests that ``out`` does not hold yet and writes it anew, in their order. Returns counts:
     "answered", "failed", "kept" (from an earlier run). Of several processes each takes its share and writes it to a
-    file of its own beside ``out`` until the first brings all together; it counts for all. Raises OSError where it
-    cannot be written."""
+    file of its own beside ``out`` until the first brings all together; it counts for all.
+
+    An error is a row with its reason. But where nothing has been answered, now or before, and ``SETUP_FAULTS`` clips
+    have failed by one kind of error that is not of the clip (``_is_of_clip``), the setup is at fault: the run ends with
+    that error, lest every clip become such a row. Raises OSError where ``out`` cannot be written.
+    """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     keys = {request.clip.id: request.key(answers.asked) for request in requests}
-    kept = {}
-    for file in (out, *sorted(out.parent.glob(f"{out.name}.part-*"))):
-        kept |= {line["clip"]: line for line in _read_lines(file) if line.get("key") == keys.get(line.get("clip"))}
+    kept = _known(keys, out)
     before = {name for name, line in kept.items() if "error" not in line}
     # By its place in the whole list, which all processes know alike; what failed is tried again.
     own = [request for request in requests[rank::world] if request.clip.id not in before]
@@ -315,7 +399,7 @@ def run(requests: Sequence[Request], answers: Answers, out: str | Path, batch_si
             order.extend(batch)
             yield batch
 
-    failed = 0
+    failed, faults, answered = 0, [], bool(before)
     _end_line(part)
     with (
         part.open("a", encoding="utf-8") as file,
@@ -331,6 +415,11 @@ def run(requests: Sequence[Request], answers: Answers, out: str | Path, batch_si
             done += len(batch)
             bar.update(len(batch) * world)
             bar.set_postfix(failed=failed, refresh=False)
+            answered = answered or any(isinstance(found, Prediction) for found in batch)
+            if not answered:
+                faults += [found for found in batch if not _is_of_clip(found)]
+                if len(faults) >= SETUP_FAULTS and len({type(fault) for fault in faults}) == 1:
+                    raise faults[0]
     if world > 1:
         from accelerate import PartialState
 
@@ -345,8 +434,13 @@ def run(requests: Sequence[Request], answers: Answers, out: str | Path, batch_si
 def _line(found: Prediction | Exception) -> dict[str, Any]:
     if isinstance(found, Prediction):
         return {name: value for name, value in found.to_json().items() if name != "clip"}
-    reason = found.reason if isinstance(found, media.MediaError) else type(found).__name__
+    reason = found.reason if isinstance(found, (media.MediaError, NoRoom)) else type(found).__name__
     return {"error": {"reason": reason, "message": str(found)}}
+
+
+def _is_of_clip(error: Exception) -> bool:
+    """Whether an error says that this one clip cannot be used, not that anything is broken."""
+    return isinstance(error, (media.MediaError, NoRoom, RequestError)) or getattr(error, "status_code", 0) in REFUSED
 
 
 def _alike(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
@@ -367,13 +461,20 @@ def _alike(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
             yield window[start : start + size]
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a file that may have been cut off in the middle of one."""
-    lines = []
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """What a run has written: the whole lines of a file that may have been cut off in the middle of one."""
+    path, lines = Path(path), []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else ():
         with contextlib.suppress(ValueError):  # torn: its clip is answered again
             lines.append(json.loads(line))
     return lines
+
+
+def _known(keys: Mapping[str, str], out: Path) -> dict[str, dict[str, Any]]:
+    """Clip id -> its line, of those in ``out`` and in the processes' own files that are answers to these requests."""
+    files = (out, *sorted(out.parent.glob(f"{out.name}.part-*")))
+    lines = [line for file in files for line in read_lines(file) if line.get("clip") in keys]
+    return {line["clip"]: line for line in lines if line.get("key") == keys[line["clip"]]}
 
 
 def _end_line(path: Path) -> None:
@@ -385,14 +486,11 @@ def _end_line(path: Path) -> None:
 
 def _bring_together(requests: Sequence[Request], keys: Mapping[str, str], out: Path) -> list[dict[str, Any]]:
     """Writes ``out`` from itself and the processes' own files, which then go. Returns its lines."""
-    parts = sorted(out.parent.glob(f"{out.name}.part-*"))
-    known = {}
-    for file in (out, *parts):
-        known |= {line["clip"]: line for line in _read_lines(file) if line.get("key") == keys.get(line.get("clip"))}
+    known = _known(keys, out)
     lines = [known[request.clip.id] for request in requests if request.clip.id in known]
     whole = out.with_name(f"{out.name}.whole")
     whole.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     os.replace(whole, out)
-    for file in parts:
+    for file in out.parent.glob(f"{out.name}.part-*"):
         file.unlink(missing_ok=True)
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import shutil
@@ -16,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from saber import media
+from saber import media, runner
 from saber.eval import gaps, intervals
 from saber.eval import studio as evaluation
 from saber.eval.calibration import calibrate, calibration, expected_error
@@ -29,6 +28,7 @@ from saber.eval.studio import (
     is_well_formed,
     macro_accuracy,
     run_studio_eval,
+    sample_evaluation,
     score,
 )
 from saber.eval.truth import SCORED, SECTION_STATES, is_right, is_section_right
@@ -36,7 +36,7 @@ from saber.model import MEDIA_TOKENS, answer_batch, scored_answer_batch, section
 from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.studio import read
-from saber.studio.render import read_rows, record
+from saber.studio.render import StudioError, read_rows, record
 from saber.studio.sample import Mix, annotation_language, draw_spec
 from saber.studio.world import INCOMPLETE, VOICES, ClipSpec
 
@@ -448,9 +448,9 @@ def test_the_table_of_gaps_has_the_ten_largest_and_always_skin_age_sex_and_langu
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many clips each batch asked the model about."""
     sizes: list[int] = []
-    whole = evaluation.scored_answer_batch
+    whole = runner.scored_answer_batch
     monkeypatch.setattr(
-        evaluation,
+        runner,
         "scored_answer_batch",
         lambda model, batch, limit: (sizes.append(len(batch)), whole(model, batch, limit))[1],
     )
@@ -463,7 +463,7 @@ def config(tmp_path: Path, tiny_folder: Path, clips_folder: Path) -> StudioEval:
                       batch_size=2)  # fmt: skip
 
 
-def answers_in(out: str) -> list[dict[str, str]]:
+def answers_in(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(out) / "answers.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
 
 
@@ -475,11 +475,10 @@ def test_a_checkpoint_is_evaluated_on_clips_that_it_renders_itself(tmp_path, tin
     assert (results["clips"]["all"], results["split"], results["model"]) == (4, "test", str(tiny_folder))
     assert set(results["attributes"]) == set(SCORED)
     answers = answers_in(config.out)
-    assert sorted(each["id"] for each in answers) == [f"test-7-{index:06d}" for index in range(4)]
-    assert all(each["answer"] for each in answers)
-    stated = {section for each in answers for section in each["sections"]}
-    assert stated and all(scores["least"] <= scores["mean"] <= 0 for each in answers for scores in
-                          each["sections"].values())  # fmt: skip
+    assert [each["clip"] for each in answers] == [f"test-7-{index:06d}" for index in range(4)]
+    assert all(each["prediction"]["raw"] for each in answers) and results["failed"] == 0
+    sure = [scores for each in answers for scores in each["prediction"]["log_probabilities"].values()]
+    assert sure and all(scores["least"] <= scores["mean"] <= 0 for scores in sure)
     assert set(results["calibration"]) == set(SECTION_STATES)
     assert results["gaps"] == []  # four clips are no groups
     with Image.open(tmp_path / "reliability.png") as plot:
@@ -499,15 +498,15 @@ def test_a_killed_evaluation_keeps_its_answers_and_asks_for_the_rest(config, ask
     assert asked == [2]
     after = answers_in(config.out)
     assert after[:2] == before[:2]
-    assert len({each["id"] for each in after}) == len(after) == results["clips"]["all"] == 4
-    assert before[2] in after
+    assert len({each["clip"] for each in after}) == len(after) == results["clips"]["all"] == 4
+    assert before[2]["prediction"]["raw"] == after[2]["prediction"]["raw"]
 
 
 def test_a_finished_evaluation_is_scored_again_without_the_model(config, asked, few_resamples):
     results = run_studio_eval(config)
     path = Path(config.out) / "answers.jsonl"
     answers = answers_in(config.out)
-    answers[0]["answer"] += "\u2028<scene>\u0085"  # separators of lines to some readers, plain text in JSON
+    answers[0]["prediction"]["raw"] += "\u2028<scene>\u0085"  # separators of lines to some readers, plain text in JSON
     path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in answers), encoding="utf-8")
     asked.clear()
     again = run_studio_eval(config)
@@ -515,18 +514,15 @@ def test_a_finished_evaluation_is_scored_again_without_the_model(config, asked, 
     assert again["attributes"] == results["attributes"]
 
 
-def test_answers_of_a_version_without_probabilities_are_asked_for_anew(config, asked, few_resamples, tiny):
-    rows = read_rows(Path(config.data) / "train")[:3]
-    # The key as it was before answers kept the probabilities of their tokens.
-    keys = [f"{tiny.fingerprint()} {row['language']} {row['spec']}" for row in rows]
-    old = [{"id": row["id"], "key": hashlib.sha256(key.encode()).hexdigest(), "answer": perfect(row)}
-           for row, key in zip(rows, keys, strict=True)]  # fmt: skip
+def test_answers_in_the_form_of_an_earlier_version_are_asked_for_anew(config, asked, few_resamples):
     path = Path(config.out) / "answers.jsonl"
     path.parent.mkdir()
+    names = [row["id"] for row in read_rows(Path(config.data) / "train")[:3]]
+    old = [{"id": name, "answer": "<scene>A park.</scene>"} for name in names]
     path.write_text("".join(json.dumps(each) + "\n" for each in old), encoding="utf-8")
     run_studio_eval(config)
     assert asked == [2, 1]
-    assert all("sections" in each for each in answers_in(config.out)[3:])
+    assert [each["clip"] for each in answers_in(config.out)] == names
 
 
 def test_answers_of_another_model_at_the_same_path_or_of_other_clips_are_not_taken(
@@ -541,9 +537,73 @@ def test_answers_of_another_model_at_the_same_path_or_of_other_clips_are_not_tak
     other.save(model)
     run_studio_eval(replace(config, model=str(model)))
     assert asked == [2, 2]
-    assert len({each["key"] for each in answers_in(config.out)}) == 4
-    run_studio_eval(replace(config, model=str(model), data="", split="test"))
+    data = shutil.copytree(config.data, tmp_path / "data")
+    run_studio_eval(replace(config, model=str(model), data=str(data)))
     assert asked == [2, 2, 2]
+    first, other = (data / row["video"] for row in read_rows(data / "train")[1:3])
+    shutil.copyfile(other, first)
+    run_studio_eval(replace(config, model=str(model), data=str(data)))
+    assert asked == [2, 2, 2, 1], "of the same name, but another clip"
+
+
+def with_one_torn(data: str, folder: Path) -> Path:
+    """A copy of a studio folder whose first clip cannot be read."""
+    copied = Path(shutil.copytree(data, folder))
+    (copied / read_rows(copied / "train")[0]["video"]).write_bytes(b"no video")
+    return copied
+
+
+def test_a_clip_that_cannot_be_answered_counts_as_wrong_and_is_told(config, few_resamples, tmp_path, asked):
+    data = with_one_torn(config.data, tmp_path / "data")
+    results = run_studio_eval(replace(config, data=str(data)))
+    assert (results["failed"], results["clips"]["all"]) == (1, 3)
+    assert "\n1 of the clips could not be answered; they count as wrong.\n" in evaluation.table(results)
+    whole = run_studio_eval(replace(config, out=config.out + "-whole"))
+    answers = {each["clip"]: each["prediction"]["raw"] for each in answers_in(config.out + "-whole")}
+    rows = read_rows(data / "train")[:3]
+    assert results["attributes"] == score(rows, {**answers, rows[0]["id"]: ""})["attributes"]
+    assert "could not be answered" not in evaluation.table(whole)
+    asked.clear()
+    shutil.copyfile(Path(config.data) / rows[0]["video"], data / rows[0]["video"])
+    again = run_studio_eval(replace(config, data=str(data)))
+    assert asked == [1] and again["failed"] == 0
+    assert again["attributes"] == whole["attributes"]
+
+
+def test_an_empty_answer_is_wrong_everywhere(few_resamples):
+    rows = [row_of(spec(number, incomplete=kind)) for number, kind in enumerate(dict.fromkeys(["", *INCOMPLETE]))]
+    found = score(rows, dict.fromkeys((row["id"] for row in rows), ""))
+    assert {by["all"]["accuracy"] for by in found["attributes"].values()} <= {0.0, None}
+    assert [found[name]["share"] for name in ("well_formed", "follows", "invents_nothing")] == [0.0, 0.0, 0.0]
+    assert found["word_error_rate"]["rate"] == 1.0
+
+
+def test_where_no_clip_could_be_answered_there_are_no_results(config, tmp_path):
+    data = with_one_torn(config.data, tmp_path / "data")
+    with pytest.raises(StudioError, match="none of 1 clips could be answered.*clip .*not"):
+        run_studio_eval(replace(config, data=str(data), clips=1))
+    assert not (Path(config.out) / "results.json").exists()
+
+
+def test_a_sample_during_training_is_scored_as_each_clip_alone_and_draws_no_random_number(tiny, clips_folder):
+    rows = read_rows(clips_folder / "train")[:3]
+    before = torch.get_rng_state()
+    found = sample_evaluation(clips_folder, "train", 3, batch_size=2, samples=3)(tiny)
+    assert torch.equal(torch.get_rng_state(), before)
+    for row, shown in zip(rows, found["samples"], strict=True):
+        decoded = media.decode_here(Clip(str(clips_folder / row["video"])), tiny.settings.media)
+        [answer] = answer_batch(tiny, [tiny.prepare(decoded, row["language"])], tiny.settings.max_new_tokens)
+        text = tiny.processor.tokenizer.decode(answer, skip_special_tokens=True)
+        assert shown == {"id": row["id"], "answer": text, "due": perfect(row)}
+    assert found["failed"] == 0 and {"scene", "words", "well_formed"} <= found["scores"].keys()
+
+
+def test_a_sample_during_training_tells_clips_that_fail_and_ends_where_all_do(tiny, clips_folder, tmp_path):
+    data = with_one_torn(str(clips_folder), tmp_path / "data")
+    found = sample_evaluation(data, "train", 3)(tiny)
+    assert found["failed"] == 1 and [bool(each["answer"]) for each in found["samples"]] == [False, True, True]
+    with pytest.raises(media.MediaError):
+        sample_evaluation(data, "train", 1)(tiny)
 
 
 @pytest.mark.parametrize("options", [{"clips": 0}, {"batch_size": 0}])

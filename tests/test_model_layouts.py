@@ -426,6 +426,13 @@ def test_a_clip_that_does_not_fit_beside_the_weights_is_refused(tiny_folder, cli
         engine.analyze(clips[0])
 
 
+def test_what_a_process_keeps_of_a_gpu_unused_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (500, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)
+    assert memory.free_bytes("cuda:0") == 540
+
+
 # --- export -----------------------------------------------------------------------------------------------------------
 
 

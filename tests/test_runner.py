@@ -8,16 +8,18 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from saber import media
+from saber import media, runner
 from saber.__main__ import main
-from saber.model import Engine
+from saber.model import Engine, NoRoom, memory
 from saber.runner import LocalAnswers, Request, RequestError, ServedAnswers, decode, read_requests, run
 from saber.schema import Clip
 
@@ -129,6 +131,162 @@ def test_a_clip_that_cannot_be_used_is_a_row_with_its_reason_and_is_tried_again(
     assert "error" not in rows_of(out)[1]
 
 
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+LACKING = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    RuntimeError("alloc_cpu.cpp:117 DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    MemoryError("Unable to allocate 9 GiB"),
+]
+
+
+class Model:
+    """Takes the place of the model's call. ``sizes``: of the batches that it was asked; ``fails``: whether a batch of
+    prompts, as text, raises ``error``."""
+
+    def __init__(self, monkeypatch, tiny, fails, error: Exception) -> None:
+        self.sizes, self.fails, self.error, self.whole = [], fails, error, runner.scored_answer_batch
+        self.decode = tiny.processor.tokenizer.decode
+        monkeypatch.setattr(runner, "scored_answer_batch", self)
+
+    def __call__(self, checkpoint, batch, limit):
+        self.sizes.append(len(batch))
+        if self.fails([self.decode(inputs["input_ids"][0]) for inputs in batch]):
+            raise self.error
+        return self.whole(checkpoint, batch, limit)
+
+
+def asks_for_more(prompts: list[str]) -> bool:
+    return any("Much more." in prompt for prompt in prompts)
+
+
+@pytest.mark.parametrize("error", LACKING, ids=lambda error: type(error).__name__)
+def test_a_batch_that_lacks_memory_is_answered_in_halves(tiny, requests, local, tmp_path, monkeypatch, error):
+    run(requests, local, tmp_path / "whole.jsonl")
+    model = Model(monkeypatch, tiny, lambda prompts: len(prompts) > 2, error)
+    assert run(requests, local, tmp_path / "out.jsonl", 4) == {"answered": 7, "failed": 0, "kept": 0}
+    assert model.sizes == [4, 2, 2, 3, 1, 2]
+    raws = [[row["prediction"]["raw"] for row in rows_of(tmp_path / name)] for name in ("out.jsonl", "whole.jsonl")]
+    assert raws[0] == raws[1]
+
+
+@pytest.mark.parametrize("error", [LACKING[0], LACKING[3], RuntimeError("shapes cannot be multiplied")])
+def test_a_clip_that_fails_alone_is_a_row_and_the_run_goes_on(tiny, requests, local, tmp_path, monkeypatch, error):
+    requests[3] = Request(requests[3].clip, "en", prompt="Much more.")
+    Model(monkeypatch, tiny, asks_for_more, error)
+    assert run(requests, local, tmp_path / "out.jsonl", 4) == {"answered": 6, "failed": 1, "kept": 0}
+    rows = rows_of(tmp_path / "out.jsonl")
+    assert ["error" in row for row in rows] == [at == 3 for at in range(7)]
+    reason, message = rows[3]["error"]["reason"], rows[3]["error"]["message"]
+    if error is LACKING[0] or error is LACKING[3]:
+        assert reason == "no_room" and message.startswith(f"clip {requests[3].clip.id}: its ")
+        assert " tokens and an answer of up to 12 need" in message and "give a shorter part of it" in message
+    else:
+        assert (reason, message) == ("RuntimeError", "shapes cannot be multiplied")
+
+
+def test_a_fault_of_ours_in_decoding_or_preparing_one_clip_is_its_row(requests, local, tmp_path, monkeypatch):
+    whole, prepare = runner.decode, local._prepare
+
+    def decode_all_but_one(request, *settings):
+        if request == requests[1]:
+            raise RuntimeError("the media worker failed")
+        return whole(request, *settings)
+
+    def prepare_all_but_one(request, decoded):
+        if request == requests[2]:
+            raise IndexError("no such token")
+        return prepare(request, decoded)
+
+    monkeypatch.setattr(runner, "decode", decode_all_but_one)
+    monkeypatch.setattr(local, "_prepare", prepare_all_but_one)
+    assert run(requests, local, tmp_path / "out.jsonl")["failed"] == 2
+    errors = [row.get("error", {}).get("reason") for row in rows_of(tmp_path / "out.jsonl")]
+    assert errors == [None, "RuntimeError", "IndexError", None, None, None, None]
+
+
+def test_a_batch_is_checked_for_room_as_it_runs_padded(tiny, requests, local, tmp_path, monkeypatch):
+    model, checked = Model(monkeypatch, tiny, lambda prompts: False, RuntimeError()), []
+
+    def check(name, config, dtype, device, tokens):
+        checked.append(tokens)
+        if tokens["answer"] > 2 * 12:
+            raise NoRoom("too much")
+
+    monkeypatch.setattr(runner, "check_clip", check)
+    run(requests[:4], local, tmp_path / "out.jsonl")
+    usages = [row["prediction"]["usage"] for row in rows_of(tmp_path / "out.jsonl")]
+    assert model.sizes == [2, 2], "what does not fit is never tried"
+    longest = {name: max(usage[f"{name}_tokens"] for usage in usages) for name in ("video", "audio", "prompt")}
+    assert checked[0] == {
+        "video": longest["video"], "sound": longest["audio"], "prompt": 4 * longest["prompt"], "answer": 4 * 12,
+    }  # fmt: skip
+
+
+def test_a_clip_without_room_is_refused_before_it_runs_and_no_number_of_them_ends_the_run(
+    tiny, clips, local, tmp_path, monkeypatch
+):
+    model = Model(monkeypatch, tiny, lambda prompts: False, RuntimeError())
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 100_000)
+    assert run([Request(clip) for clip in clips], local, tmp_path / "out.jsonl")["failed"] == len(clips) >= 8
+    assert not model.sizes
+    for row, clip in zip(rows_of(tmp_path / "out.jsonl"), clips, strict=True):
+        assert row["error"]["reason"] == "no_room"
+        assert row["error"]["message"].startswith(f"clip {clip.id}: this clip takes ")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_where_nothing_works_the_run_ends_with_the_error(tiny, clips, local, tmp_path, monkeypatch, batch_size):
+    model = Model(monkeypatch, tiny, lambda prompts: True, RuntimeError("no kernel"))
+    (tmp_path / "torn.mp4").write_bytes(b"no video")
+    requests = [Request(Clip(str(tmp_path / "torn.mp4"), id="torn")), *(Request(clip) for clip in clips)]
+    with pytest.raises(RuntimeError, match="no kernel"):
+        run(requests, local, tmp_path / "out.jsonl", batch_size)
+    assert model.sizes.count(1) == runner.SETUP_FAULTS
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_once_a_clip_has_been_answered_no_error_is_the_setups(tiny, clips, local, tmp_path, monkeypatch):
+    requests = [Request(clip) for clip in clips]
+    run(requests[:1], local, tmp_path / "out.jsonl")
+    Model(monkeypatch, tiny, lambda prompts: True, RuntimeError("no kernel"))
+    counts = run(requests, local, tmp_path / "out.jsonl")
+    assert counts == {"answered": 0, "failed": len(clips) - 1, "kept": 1}
+
+
+def test_a_fault_of_the_device_ends_the_run_at_once(tiny, requests, local, tmp_path, monkeypatch):
+    model = Model(monkeypatch, tiny, asks_for_more, torch.AcceleratorError("CUDA error: device-side assert triggered"))
+    requests[0] = Request(requests[0].clip, "en", prompt="Much more.")
+    with pytest.raises(torch.AcceleratorError):
+        run(requests, local, tmp_path / "out.jsonl")
+    assert model.sizes == [7]
+
+
+def test_what_a_failed_batch_held_is_let_go_before_it_is_tried_again(tiny, requests, local, monkeypatch):
+    held = []
+
+    class Large:
+        """Stands for a tensor."""
+
+    def fail(checkpoint, batch, limit):
+        large = Large()
+        assert not [one for one in held if one() is not None]
+        held.append(weakref.ref(large))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(runner, "scored_answer_batch", fail)
+    [answers] = local.stream([requests[:4]])
+    assert len(held) == 7 and all(isinstance(one, NoRoom) for one in answers)
+
+
+def test_the_callers_random_numbers_stay_as_they_were(requests, local):
+    before = torch.get_rng_state()
+    list(local.stream([requests[:2]]))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class Broken:
     """Answers that end the run after some batches, as a kill would."""
 
@@ -219,8 +377,9 @@ class Served(BaseHTTPRequestHandler):
         if type(self).failures:
             type(self).failures -= 1
             return self.give(500, {"error": {"message": "try again"}})
-        if body["model"] == "absent":
-            return self.give(404, {"error": {"message": "no such model"}})
+        if body["model"] in ("absent", "strict"):
+            status, why = {"absent": (404, "no such model"), "strict": (400, "too long")}[body["model"]]
+            return self.give(status, {"error": {"message": why}})
         self.seen.append(body)
         text = "<scene>A room.</scene>\n<reasoning>Calm.</reasoning>\n<relation>consistent</relation>"
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
@@ -296,6 +455,16 @@ def test_what_a_server_refuses_is_a_row(server, clips, tmp_path):
     assert run([Request(clips[0])], answers, tmp_path / "out.jsonl")["failed"] == 1
     error = rows_of(tmp_path / "out.jsonl")[0]["error"]
     assert error["reason"] == "NotFoundError" and "no such model" in error["message"]
+
+
+@pytest.mark.parametrize(("model", "ends"), [("absent", True), ("strict", False)])
+def test_a_server_that_answers_nobody_ends_the_run_but_not_one_that_refuses_clips(server, clips, tmp_path, model, ends):
+    answers, requests = ServedAnswers(server, model, {"clip": "Say."}), [Request(clip) for clip in clips]
+    if ends:
+        with pytest.raises(Exception, match="no such model"):
+            run(requests, answers, tmp_path / "out.jsonl")
+    else:
+        assert run(requests, answers, tmp_path / "out.jsonl")["failed"] == len(clips)
 
 
 def test_the_command_says_what_is_missing(capsys, tmp_path):

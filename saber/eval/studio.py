@@ -1,15 +1,14 @@
 """Greedy answers on a split of studio clips, scored by rule against their exact truth.
 
-Goes in: a checkpoint and a folder that ``python -m saber studio`` wrote. Comes out: ``answers.jsonl`` (every raw
-answer, with the probabilities of its tokens by section), ``results.json`` and ``results.md``: macro accuracy of each
-attribute with chance and 95 % intervals, consistent and conflicting clips apart, by language; gaps between groups of
-people (``gaps``); calibration by section (``calibration``), drawn in ``reliability.png``. Run:
-``python -m saber eval studio --model saber-mini``.
+Goes in: a checkpoint and a folder that ``python -m saber studio`` wrote. Comes out: ``answers.jsonl`` (the lines of
+``saber/runner.py``), ``results.json`` and ``results.md``: macro accuracy of each attribute with chance and 95 %
+intervals, consistent and conflicting clips apart, by language; gaps between groups of people (``gaps``); calibration by
+section (``calibration``), drawn in ``reliability.png``. A clip that could not be answered counts as an empty answer,
+which is wrong everywhere; ``failed`` tells how many. Run: ``python -m saber eval studio --model saber-mini``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -19,15 +18,14 @@ from typing import Any
 
 import jiwer
 import numpy as np
-from tqdm import tqdm
 
-from saber import media
 from saber.eval.calibration import calibrate, calibration_table, plot_reliability
 from saber.eval.gaps import SMALLEST_GROUP, gap_table, measure_gaps
 from saber.eval.intervals import cell, interval
 from saber.eval.truth import SCORED, is_right, transcripts
-from saber.model import Checkpoint, load_checkpoint, scored_answer_batch, section_scores
+from saber.model import Checkpoint, load_checkpoint
 from saber.recipe import write_run
+from saber.runner import LocalAnswers, Request, read_lines, run
 from saber.schema import SECTIONS, Annotation, Clip
 from saber.sections import parse, render
 from saber.studio.causes import EMOTIONS
@@ -37,9 +35,6 @@ from saber.studio.sample import Mix
 from saber.studio.world import ATTRIBUTES
 
 SUBSETS = ("all", "consistent", "conflict", "en", "zh")
-#: Raised when what ``answers.jsonl`` holds of an answer changes: what an earlier version kept is then asked for anew.
-#: 2: with the probabilities of its tokens.
-ANSWERS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,8 @@ class StudioEval:
 
 
 def run_studio_eval(config: StudioEval) -> dict[str, Any]:
-    """Answers and scores. Answers that are already in ``answers.jsonl`` are kept, so a killed run goes on."""
+    """Answers and scores. Answers that are already in ``answers.jsonl`` are kept, so a killed run goes on. Raises
+    StudioError where no clip at all could be answered."""
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
     data = Path(config.data or folder / "clips")
@@ -70,18 +66,27 @@ def run_studio_eval(config: StudioEval) -> dict[str, Any]:
     rows = first_wordings(read_rows(data / config.split))[: config.clips]
     checkpoint = load_checkpoint(config.model)
     began = time.perf_counter()
-    records = _predict(checkpoint, rows, data, folder / "answers.jsonl", config)
+    path = folder / "answers.jsonl"
+    counts = run([_request(row, data) for row in rows], LocalAnswers(checkpoint), path, config.batch_size)
     seconds = time.perf_counter() - began
-    answers = {row["id"]: records[row["id"]]["answer"] for row in rows}
+    lines = {line["clip"]: line for line in read_lines(path)}
+    if counts["failed"] == len(rows):
+        raise StudioError(
+            f"{path}: none of {len(rows)} clips could be answered, first of all: "
+            f"{lines[rows[0]['id']]['error']['message']}"
+        )
+    told = [lines[row["id"]].get("prediction", {"raw": "", "log_probabilities": {}}) for row in rows]
+    answers = {row["id"]: one["raw"] for row, one in zip(rows, told, strict=True)}
     readings = [read(answers[row["id"]], row["language"]) for row in rows]
     results = {
         "model": config.model,
         "fingerprint": checkpoint.fingerprint(),  # with the number format below: whose results these are
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "split": config.split,
+        "failed": counts["failed"],
         **score(rows, answers),
         "gaps": measure_gaps(rows, readings),
-        "calibration": calibrate(rows, readings, [records[row["id"]]["sections"] for row in rows]),
+        "calibration": calibrate(rows, readings, [one["log_probabilities"] for one in told]),
         "answer_seconds": round(seconds, 1),
     }
     plot_reliability(results["calibration"], _title(results), folder / "reliability.png")
@@ -91,41 +96,8 @@ def run_studio_eval(config: StudioEval) -> dict[str, Any]:
     return results
 
 
-def _predict(
-    checkpoint: Checkpoint, rows: Sequence[dict], data: Path, path: Path, config: StudioEval
-) -> dict[str, dict[str, Any]]:
-    """Clip id -> its record in ``answers.jsonl``: id, key, answer, and ``sections`` (``section_scores``)."""
-    # What was asked of whom: neither another model nor other clips under the same names may pass for this one.
-    weights = checkpoint.fingerprint()
-    asked = f"{ANSWERS_VERSION} {weights}"
-    keys = {row["id"]: hashlib.sha256(f"{asked} {row['language']} {row['spec']}".encode()).hexdigest() for row in rows}
-    records = {record["id"]: record for record in _kept(path) if record["key"] == keys.get(record["id"])}
-    todo = sorted((row for row in rows if row["id"] not in records), key=lambda row: row["duration_s"])
-    tokenizer = checkpoint.processor.tokenizer
-    with (
-        path.open("a", encoding="utf-8") as out,
-        tqdm(total=len(rows), initial=len(rows) - len(todo), unit="clip", desc="answer") as bar,
-    ):
-        for at in range(0, len(todo), config.batch_size):
-            part = todo[at : at + config.batch_size]
-            for row, answer in zip(part, _answer(checkpoint, part, data), strict=True):
-                text = tokenizer.decode([token for token, _ in answer], skip_special_tokens=True)
-                record = {"id": row["id"], "key": keys[row["id"]], "answer": text}
-                record["sections"] = section_scores(tokenizer, answer)
-                records[row["id"]] = record
-                out.write(json.dumps(record, ensure_ascii=False) + "\n")
-            out.flush()
-            bar.update(len(part))
-    return records
-
-
-def _answer(checkpoint: Checkpoint, rows: Sequence[dict], data: Path) -> list[list[tuple[int, float]]]:
-    """The tokens of each greedy answer, each with its log-probability."""
-    batch = []
-    for row in rows:
-        decoded = media.decode_here(Clip(str(data / row["video"]), id=row["id"]), checkpoint.settings.media)
-        batch.append(checkpoint.prepare(decoded, row["language"]))
-    return scored_answer_batch(checkpoint, batch, checkpoint.settings.max_new_tokens)
+def _request(row: dict[str, Any], data: Path) -> Request:
+    return Request(Clip(str(data / row["video"]), id=row["id"]), row["language"])
 
 
 #: What is told of a model during its training: accuracies (not macro), of which there is one number each.
@@ -136,8 +108,9 @@ def sample_evaluation(
     data: str | Path, split: str, clips: int, batch_size: int = 16, samples: int = 4
 ) -> Callable[[Checkpoint], dict[str, Any]]:
     """A fixed sample to look at during training: the first ``clips`` of a studio split. What is returned gives, for a
-    checkpoint, "scores" (attribute -> share right by rule, "words" meaning every word, and "well_formed") and
-    "samples" (some answers beside what was due). Raises StudioError where there is no such split.
+    checkpoint, "scores" (attribute -> share right by rule, "words" meaning every word, and "well_formed"), "samples"
+    (some answers beside what was due) and "failed" (clips without an answer, which are wrong; where all are, the first
+    error is raised). Raises StudioError where there is no such split.
     """
     rows = first_wordings(read_rows(Path(data) / split))[:clips]
     if any("truth" not in row for row in rows):
@@ -146,13 +119,17 @@ def sample_evaluation(
             "give eval_clips 0"
         )
 
+    requests = [_request(row, Path(data)) for row in rows]
+    batches = [requests[at : at + batch_size] for at in range(0, len(requests), batch_size)]
+
     def evaluate(checkpoint: Checkpoint) -> dict[str, Any]:
         checkpoint.model.eval()
-        answers = []
-        for at in range(0, len(rows), batch_size):
-            for answer in _answer(checkpoint, rows[at : at + batch_size], Path(data)):
-                tokens = [token for token, _ in answer]
-                answers.append(checkpoint.processor.tokenizer.decode(tokens, skip_special_tokens=True))
+        # Without workers: the training's process is not forked.
+        found = [one for batch in LocalAnswers(checkpoint, workers=0).stream(batches) for one in batch]
+        errors = [one for one in found if isinstance(one, Exception)]
+        if len(errors) == len(rows):
+            raise errors[0]
+        answers = ["" if isinstance(one, Exception) else one.raw for one in found]
         readings = [read(answer, row["language"]) for answer, row in zip(answers, rows, strict=True)]
         scores = {}
         for name in TOLD:
@@ -164,27 +141,17 @@ def sample_evaluation(
         scores["well_formed"] = round(sum(well_formed) / len(rows), 4)
         shown = [{"id": row["id"], "answer": answer, "due": render(Annotation.from_json(row))}
                  for row, answer in zip(rows[:samples], answers, strict=False)]  # fmt: skip
-        return {"scores": scores, "samples": shown}
+        return {"scores": scores, "samples": shown, "failed": len(errors)}
 
     return evaluate
-
-
-def _kept(path: Path) -> list[dict[str, Any]]:
-    """The answers of earlier runs. A last line that a killed run left torn is taken out of the file."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return [json.loads(line) for line in whole.split("\n")[:-1]]
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
 def score(rows: Sequence[dict[str, Any]], answers: dict[str, str]) -> dict[str, Any]:
-    """Scores of the answers by clip id. What an answer does not state, or states in contradiction, is wrong."""
+    """Scores of the answers by clip id. What an answer does not state, or states in contradiction, is wrong; one that
+    is empty is wrong everywhere."""
     readings = [read(answers[row["id"]], row["language"]) for row in rows]
     subsets = {name: [i for i, row in enumerate(rows) if _belongs(row, name)] for name in SUBSETS}
     scores: dict[str, Any] = {"clips": {name: len(part) for name, part in subsets.items()}}
@@ -203,7 +170,7 @@ def score(rows: Sequence[dict[str, Any]], answers: dict[str, str]) -> dict[str, 
     scores["well_formed"] = _share([is_well_formed(answers[row["id"]], row) for row in rows])
     scores["follows"] = _share([bool(follows(reading)) for reading in readings])
     scores["invents_nothing"] = _share([
-        not invented(row, reading) for row, reading in zip(rows, readings, strict=True)
+        bool(answers[row["id"]]) and not invented(row, reading) for row, reading in zip(rows, readings, strict=True)
         if row["incomplete"] not in ("", "long")
     ])  # fmt: skip
     return scores
@@ -290,9 +257,11 @@ def _title(results: dict[str, Any]) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """The results in Markdown: accuracy, shares, gaps, calibration."""
+    failed = results.get("failed", 0)
     return (
         f"# {_title(results)}\n\n"
-        "Macro accuracy by rule, greedy answers; brackets: 95 % bootstrap interval over clips.\n\n"
+        + f"{failed} of the clips could not be answered; they count as wrong.\n\n" * bool(failed)
+        + "Macro accuracy by rule, greedy answers; brackets: 95 % bootstrap interval over clips.\n\n"
         f"{accuracy_table(results)}\n{share_table(results)}\n"
         f"## Largest gaps between groups of people\n\nShare of clips read right, groups of {SMALLEST_GROUP} clips and "
         f"more.\n\n{gap_table(results['gaps'])}\n"

@@ -37,7 +37,7 @@ from saber.model.loading import (
     load_plan,
     resolve,
 )
-from saber.model.memory import NoRoom
+from saber.model.memory import NoRoom, check_clip, lacks_memory
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -61,9 +61,11 @@ __all__ = [
     "answer_batch",
     "build_checkpoint",
     "build_thinker",
+    "check_clip",
     "embed",
     "encode_media",
     "export_checkpoint",
+    "lacks_memory",
     "least_media",
     "load",
     "load_checkpoint",

@@ -2,8 +2,8 @@
 
 Goes in: a ``Layout`` (its tensors' shapes), how it is to be held, and how large a clip may be. Comes out: ``Memory`` in
 bytes; ``check_room`` and ``check_clip`` raise NoRoom with the figure and a smaller choice where the device has
-less. The weights and the cache are exact; the working memory is the largest of what one layer of each part makes at
-once, by its sizes, and is small beside them.
+less; ``lacks_memory`` knows the errors of an allocation that failed after all. The weights and the cache are exact; the
+working memory is the largest of what one layer of each part makes at once, by its sizes, and is small beside them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,14 @@ RESERVE_BYTES, FRAGMENTATION = int(0.8 * GIB), 0.1
 PROMPT_TOKENS = 400
 
 
+#: What the allocators of CPU, GPU and MPS say in their errors, in lower case.
+LACKS = ("out of memory", "not enough memory", "can't allocate memory")
+
+
 class NoRoom(ModelError):
     """A model or a clip needs more memory than there is."""
+
+    reason = "no_room"
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,11 @@ def estimate_memory(
 
 
 def free_bytes(device: str) -> int:
-    """Room on a device now: of a GPU its free memory, else the machine's that can be had without swapping."""
+    """Room on a device now: of a GPU its free memory with what this process keeps of it unused, else the machine's that
+    can be had without swapping."""
     if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(torch.device(device))[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(torch.device(device))[0] + unused
     import psutil
 
     return psutil.virtual_memory().available
@@ -134,6 +142,13 @@ def check_clip(
             f"{needed / GIB:.1f} GiB besides model {name!r}, and {free / GIB:.1f} GiB are free on {device}; give a "
             "shorter part of it, or the picture or the sound alone"
         )
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had."""
+    if isinstance(error, (NoRoom, MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in LACKS)
 
 
 def _with_reserve(needed: Memory, device: str) -> float:
