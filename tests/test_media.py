@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import Interpolation, VideoReformatter
+from damage import png, with_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -541,6 +542,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Clip, Limits]]:
     (folder / "zeros.mp4").write_bytes(bytes(5000))
     (folder / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:2,\n{good}\n#EXT-X-ENDLIST\n")
     (folder / "list.ffconcat").write_text(f"ffconcat version 1.0\nfile '{good.name}'\n")
+    (folder / "tones.sbg").write_text("a: 200+10/50\nNOW a\n+00:00:05 a\n")  # FFmpeg can turn such a text into sound.
     (folder / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
     os.mkfifo(folder / "pipe.mp4")
     cases = {
@@ -553,6 +555,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Clip, Limits]]:
         "not_media, zeros": Clip(str(folder / "zeros.mp4")),
         "not_media, a playlist that names another file": Clip(str(folder / "list.m3u8")),
         "not_media, a list that names another file": Clip(str(folder / "list.ffconcat")),
+        "not_media, a text that describes a sound": Clip(str(folder / "tones.sbg")),
         "no_tracks, subtitles": Clip(str(folder / "words.srt")),
         "damaged, its index was at the end": Clip(str(cut(good, 0.6, folder / "cut.mp4"))),
         "damaged, only a header": Clip(str(cut(good, 0.002, folder / "head.mp4"))),
@@ -631,6 +634,25 @@ def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
     assert_sounds(decoded, times=(0.3, 1.0, 1.8))
     webm = render(tmp_path / "whole.webm", seconds=6, codec="vp8", sound="opus")
     assert 2 < decode(Clip(str(cut(webm, 0.6, tmp_path / "cut.webm")))).duration_s < 5
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.avi", "a.flv"])
+def test_a_cut_is_noted_where_only_the_header_tells_of_it(tmp_path, name):
+    pcm = name != "a.flv"
+    whole = render(
+        tmp_path / name, seconds=4, codec=None if name == "a.wav" else "h264", sound="pcm_s16le" if pcm else "aac"
+    )
+    assert "damaged" not in decode(Clip(str(whole))).notes
+    with av.open(str(whole)) as made:  # Where a packet begins: of what comes before, nothing is missing.
+        begin = [packet.pos for packet in made.demux() if packet.pos and packet.pos > 0.6 * whole.stat().st_size][0]
+    part = tmp_path / f"cut-{name}"
+    part.write_bytes(whole.read_bytes()[:begin])
+    assert decode(Clip(str(part))).notes["damaged"]["read_s"] < 3.5
+    assert "damaged" not in decode(Clip(str(part), 0.2, 0.6)).notes  # All that was asked for is there.
+    if name == "a.wav":  # A writer that counts its own header, and a recorder that could not go back to write sizes.
+        for path, stated in ((whole, whole.stat().st_size), (part, 2**32 - 1)):
+            path.write_bytes(path.read_bytes()[:4] + stated.to_bytes(4, "little") + path.read_bytes()[8:])
+            assert "damaged" not in decode(Clip(str(path))).notes
 
 
 def test_pictures_that_cannot_be_decoded_end_the_clip_where_they_begin(tmp_path):
@@ -844,6 +866,28 @@ def test_ten_minutes_of_full_hd_stay_under_three_hundred_megabytes(tmp_path, poo
     assert peak_memory_mb(worker.process.pid) < 300
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a process's memory")
+def test_a_file_cannot_take_more_memory_than_is_allowed(tmp_path, pool):
+    with av.open(str(tmp_path / "small.mov"), "w") as out:
+        video = out.add_stream("png", rate=5)
+        video.width, video.height, video.pix_fmt = 16, 16, "rgb24"
+        out.mux(video.encode(av.VideoFrame(16, 16, "rgb24")) + video.encode(None))
+    huge = with_picture((tmp_path / "small.mov").read_bytes(), png(8192, 8192, 16, 6, rows=8192))  # 512 MB decoded.
+    path = tmp_path / "huge.mov"
+    path.write_bytes(huge)
+    for read in (probe, lambda path, limits: decode(Clip(str(path)), limits=limits)):
+        with pytest.raises(MediaError):
+            read(path, Limits(max_memory_bytes=300_000_000))
+    (worker,) = pool.all
+    assert peak_memory_mb(worker.process.pid) < 300
+    picture = np.zeros((512, 512, 3), np.uint8)
+    path = render(tmp_path / "many.mp4", seconds=4, fps=25, size=(512, 512), sound=None, picture=picture)
+    everything = MediaSettings(fps=25, max_frames=100, min_pixels=4_000_000, max_pixels=None)  # 1.2 GB of frames.
+    with pytest.raises(MediaError, match="more than 300 MB of memory"):
+        decode(Clip(str(path)), everything, Limits(max_memory_bytes=300_000_000))
+    assert decode(Clip(str(path))).duration_s == pytest.approx(4)
+
+
 def ten_minutes_of_full_hd(path: Path) -> Path:
     """1920 x 1080, 30 frames a second, with sound; two seconds are encoded and repeated."""
     with av.open(str(path), "w") as out:
@@ -893,6 +937,7 @@ def test_settings_travel_as_json_and_an_unknown_key_names_the_nearest():
     assert MediaSettings.from_json(chosen.to_json()) == chosen
     with pytest.raises(ValueError, match="'max_pixel'; did you mean 'max_pixels'"):
         MediaSettings.from_json({"max_pixel": 3})
+    assert MediaSettings.from_json(KEEP.to_json()) == KEEP  # None is not the default of max_pixels.
     for bad in ({"fps": 0}, {"max_frames": 0}, {"min_pixels": 9, "max_pixels": 4}, {"sample_rate_hz": -1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             MediaSettings(**bad)

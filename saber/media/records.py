@@ -118,6 +118,10 @@ REASONS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             ),
             "zh": ("读取超过 {limit_s:g} 秒，已停止。", "请选择较短的部分，或以较低分辨率导出。"),
         },
+        "too_much_memory": {
+            "en": ("Reading it takes more than {limit_mb:.0f} MB of memory.", "Export it at a lower resolution."),
+            "zh": ("读取它需要超过 {limit_mb:.0f} MB 的内存。", "请以较低分辨率导出。"),
+        },
         "crashed": {
             "en": (
                 "The decoder process ended unexpectedly ({how}).",
@@ -220,7 +224,7 @@ class MediaSettings:
         """All fields; ``sampling`` and ``side_multiple`` only where they are not the default, so that checkpoints from
         before they existed are still known by the same record."""
         later = {"sampling": "times", "side_multiple": 1}
-        return {name: value for name, value in asdict(self).items() if later.get(name) != value}
+        return {name: value for name, value in asdict(self).items() if name not in later or later[name] != value}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> MediaSettings:
@@ -240,7 +244,8 @@ class Limits:
     ``max_bytes``, ``max_duration_s``: of the whole file (its length as the header states it). ``max_part_s``: of the
     part to decode; a tenth of a second over it passes, since codecs pad the last block. ``max_side``,
     ``max_frame_pixels``, ``max_aspect``: of one frame (the model's processor refuses sides of more than 200 to 1).
-    ``timeout_s``: for decoding, not for waiting until a worker is free.
+    ``timeout_s``: for decoding, not for waiting until a worker is free. ``max_memory_bytes``: of the child process
+    (on Linux): a file can hold many pictures that each are small enough.
     """
 
     max_bytes: int = 2 * 1024**3
@@ -250,6 +255,7 @@ class Limits:
     max_frame_pixels: int = 4096 * 4096
     max_aspect: float = 64.0
     timeout_s: float = 30.0
+    max_memory_bytes: int = 2 * 1024**3
 
 
 @dataclass(frozen=True)

@@ -25,21 +25,24 @@ SAME_S = 0.001  # Matroska rounds timestamps to milliseconds.
 _PREROLL_S = 1.0  # Seek this much earlier: sound may be stored ahead of the picture, and its codecs need a run-up.
 _INTERLEAVE_S = 10.0  # A track this far past the part's end: the other one has no more packets near it.
 
-# Demuxers that follow references to other files or addresses, or that draw pictures from text. An uploaded file must
-# not make the decoder read anything but itself.
+# Demuxers that follow references to other files or addresses, or that make pictures or sound from text. An uploaded
+# file must not make the decoder read anything but itself.
 _REFUSED = {
     "hls", "applehttp", "dash", "concat", "webm_dash_manifest", "imf", "image2", "image2pipe", "lavfi", "rtsp", "rtp",
-    "sdp", "sap", "tty", "bin", "xbin", "adf", "idf", "ffmetadata",
+    "sdp", "sap", "tty", "bin", "xbin", "adf", "idf", "ffmetadata", "sbg",
 }  # fmt: skip
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _REFUSED))}
+_SLOPPY_BYTES = 1024  # Writers of wav count their own header, or a byte that they never wrote.
+_UNKNOWN = 2**31 - 4096  # What a recorder that cannot go back states in place of its size, or more.
 _MAGIC = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV", b"fLaC", b"ID3", b"\x30\x26\xb2\x75")
 
 
 class Watch:
-    """One decoding's clip, limits, clock and whether anything in the file could not be read."""
+    """One decoding's clip, limits, clock and whether anything in the file could not be read. ``cut_off``: the file
+    is shorter than its first bytes say."""
 
     def __init__(self, clip: Clip, limits: Limits) -> None:
-        self.clip, self.limits, self.damaged = clip, limits, False
+        self.clip, self.limits, self.damaged, self.cut_off = clip, limits, False, False
         self.deadline = time.monotonic() + limits.timeout_s
 
     def error(self, reason: str, **values: Any) -> MediaError:
@@ -95,6 +98,8 @@ def open_file(watch: Watch) -> tuple[Any, Any, Any]:
             head = file.read(12)
     except OSError as error:
         raise watch.error("unreadable") from error
+    # wav and avi state the file's size, and FFmpeg forgives that it is less.
+    watch.cut_off = head.startswith(b"RIFF") and size + _SLOPPY_BYTES < int.from_bytes(head[4:8], "little") < _UNKNOWN
     # "file:" keeps FFmpeg from taking a path such as "concat:a|b" or "http://..." for something else.
     address, options = "file:" + os.path.abspath(path), dict(_OPEN_OPTIONS)
     if watch.clip.span:
@@ -325,8 +330,9 @@ def _finish_survey(watch: Watch, survey: Survey, asked_s: float, at_end: bool, t
         )
     survey.shortened = math.inf > asked_s > file_end_s + _TOLERANCE_S
     # Only these state a length that they know; others estimate it from the bit rate.
-    sure = survey.facts.container.startswith(("mov", "matroska"))
-    if at_end and sure and stated_s and file_end_s - origin_s < stated_s - max(0.5, 0.02 * stated_s):
+    sure = survey.facts.container.startswith(("mov", "matroska", "flv"))
+    lacks_s = stated_s - (file_end_s - origin_s) if sure and stated_s else 0.0
+    if at_end and (watch.cut_off or lacks_s > max(0.5, 0.02 * (stated_s or 0.0))):
         watch.damaged = True
 
 

@@ -27,6 +27,11 @@ from saber.media.records import Decoded, Facts, Limits, MediaError, MediaSetting
 from saber.media.survey import probe_here
 from saber.schema import TRACKS, Clip
 
+try:
+    import resource
+except ImportError:  # Windows.
+    resource = None
+
 
 def probe(path: str | os.PathLike[str], limits: Limits = Limits(), whole: bool = False) -> Facts:
     """Cheap facts about a file: reads its header and one frame. ``whole``: reads every packet (and decodes none of
@@ -76,12 +81,15 @@ def _plain(clip: Clip) -> dict[str, Any]:
 def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[np.ndarray | None]]:
     """What the worker does with one request: (JSON reply, arrays that follow it)."""
     clip, limits = Clip(**request["clip"]), Limits(**request["limits"])
+    _limit_memory(limits.max_memory_bytes)
     try:
         if request["do"] == "probe":
             return {"facts": asdict(probe_here(clip.path, limits, request["whole"]))}, []
         done = decode_here(clip, MediaSettings(**request["settings"]), limits, request["tracks"])
     except MediaError as error:
         return {"error": error.reason, "values": error.values}, []
+    except MemoryError:
+        return {"error": "too_much_memory", "values": {"limit_mb": limits.max_memory_bytes / 1e6}}, []
     except Exception:  # A bug: its trace must reach the caller instead of ending the worker.
         return {"bug": traceback.format_exc()}, []
     reply = {
@@ -94,6 +102,14 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[np.ndarray
         "sound_s": done.sound_s,
     }
     return reply, [done.frames, done.audio]
+
+
+def _limit_memory(most: int) -> None:
+    """From here on an allocation beyond ``most`` bytes in all fails. Only Linux counts them."""
+    if resource is None or sys.platform != "linux":
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _serve() -> None:
