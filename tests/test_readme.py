@@ -1,16 +1,20 @@
 """The README keeps its word: its examples run, its paths exist, and Hugging Face accepts its front matter.
 
 Every fenced example in bash or Python stands under a comment: ``<!-- run -->`` for what runs offline, in order, in one
-empty folder, or ``<!-- not run: reason -->``. ``pytest -rP tests/test_readme.py`` prints the reasons.
+empty folder, ``<!-- run beside the page -->`` for what also needs the page on its usual port, or
+``<!-- not run: reason -->``. ``pytest -rP tests/test_readme.py`` prints the reasons.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +39,14 @@ LIMIT_S = 180
 
 
 class Example(NamedTuple):
-    """One fenced block: its language, its code, the line it starts on, and why it is not run ("" if it is)."""
+    """One fenced block: its language, its code, the line it starts on, why it is not run ("" if it is), and whether it
+    needs the page."""
 
     language: str
     code: str
     line: int
     reason: str
+    page: bool = False
 
 
 def examples(text: str) -> list[Example]:
@@ -48,10 +54,11 @@ def examples(text: str) -> list[Example]:
     found = []
     for block in re.finditer(r"(?P<above>[^\n]*)\n```(?P<language>bash|sh|python)\n(?P<code>.*?)\n```", text, re.S):
         line = text.count("\n", 0, block.start("language")) + 1
-        mark = re.fullmatch(r"<!-- (?:run|not run: (?P<reason>.+?)) -->", block["above"].strip())
+        pattern = r"<!-- (?:run(?P<page> beside the page)?|not run: (?P<reason>.+?)) -->"
+        mark = re.fullmatch(pattern, block["above"].strip())
         if not mark:
             raise ValueError(f"line {line}: put <!-- run --> or <!-- not run: reason --> above this example")
-        found.append(Example(block["language"], block["code"], line, mark["reason"] or ""))
+        found.append(Example(block["language"], block["code"], line, mark["reason"] or "", bool(mark["page"])))
     return found
 
 
@@ -75,11 +82,36 @@ def run_example(example: Example, folder: Path, earlier_python: str) -> subproce
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
 
 
-def test_the_examples_run_in_order(tmp_path):
+PAGE = "http://127.0.0.1:7860"
+
+
+@pytest.fixture
+def page(tmp_path_factory) -> Iterator[str]:
+    """The address of the real page, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("page") / "log.txt"
+    with log.open("w") as out:
+        command = [sys.executable, "app.py", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        deadline = time.monotonic() + LIMIT_S
+        while "Running on" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+        process.wait(30)
+
+
+def test_the_examples_run_in_order(tmp_path, page):
     imports = ""
     runnable = [example for example in examples(README) if not example.reason]
     assert runnable, "no example is marked <!-- run -->"
     for example in runnable:
+        if example.page:
+            assert PAGE in example.code
+            example = example._replace(code=example.code.replace(PAGE, page))
         answer = run_example(example, tmp_path, imports)
         said = f"{answer.stdout[-2000:]}\n{answer.stderr[-4000:]}"
         assert answer.returncode == 0, f"README.md line {example.line}:\n{said}"
@@ -96,6 +128,7 @@ def test_every_example_that_is_not_run_says_why():
 
 def test_an_example_without_a_mark_is_refused():
     assert examples("<!-- run -->\n```bash\ntrue\n```") == [Example("bash", "true", 2, "")]
+    assert examples("<!-- run beside the page -->\n```bash\ntrue\n```") == [Example("bash", "true", 2, "", True)]
     assert examples("<!-- not run: too slow -->\n```python\n1\n```")[0].reason == "too slow"
     with pytest.raises(ValueError, match="line 3"):
         examples("words\n\n```bash\ntrue\n```")
