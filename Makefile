@@ -55,7 +55,7 @@ format: env ## let ruff rewrite what it can
 smoke: env graphics ## clips -> base -> SED -> streamed answers on a 2 M model, about 5 minutes
 	$(BIN)/python train/smoke.py
 
-bench: env graphics ## speed: a table, then one JSON line
+bench: env graphics browser ## speed: a table, then one JSON line
 	$(BIN)/python train/bench.py
 
 bench-train: env graphics ## speed of stage 1 beside TRL's trainer, under 6 minutes: a table, then one JSON line

@@ -188,6 +188,22 @@ def test_a_webm_without_a_duration_is_measured_by_its_frames_and_samples(tmp_pat
     assert_sounds(part, 1.5)
 
 
+@pytest.mark.parametrize(("name", "codec", "sound"), [("a.webm", "vp8", "opus"), ("a.mp4", "h264", "aac")])
+def test_a_whole_file_is_measured_whatever_its_header_says(tmp_path, name, codec, sound):
+    picture = np.full((48, 64, 3), 90, np.uint8)
+    path = render(tmp_path / name, seconds=40, codec=codec, sound=sound, fps=5, picture=picture)
+    assert probe(path, whole=True).duration_s == pytest.approx(40.0, abs=0.1)
+    if name == "a.mp4":  # a header that claims 4 s
+        data = bytearray(path.read_bytes())
+        at = data.index(b"mvhd") + 4
+        rate = int.from_bytes(data[at + 12 : at + 16], "big")
+        data[at + 16 : at + 20] = (4 * rate).to_bytes(4, "big")
+        path.write_bytes(data)
+        assert probe(path, whole=True).duration_s == pytest.approx(40.0, abs=0.1)
+    sound_alone = render(tmp_path / "alone.wav", seconds=3, codec=None, sound="pcm_s16le", container="wav")
+    assert probe(sound_alone, whole=True).duration_s == pytest.approx(3.0, abs=0.01)
+
+
 def test_variable_frame_rate_is_sampled_by_time_and_not_by_count(tmp_path):
     times = [*np.arange(0, 1, 0.02), 1.0, 2.0, *np.arange(2.6, 4, 0.04)]
     path = render(tmp_path / "vfr.mp4", seconds=4, frame_times=times, fps=50)

@@ -5,9 +5,15 @@ machines differ and are noisy.
 """
 
 import json
+import os
+import shutil
+import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import torch
@@ -19,7 +25,21 @@ from saber.sections import Event
 from saber.studio.render import read_rows, run_studio
 from saber.studio.sample import Mix
 
-RENDERED, ANSWERED, BATCH = 200, 24, 8
+RENDERED, ANSWERED, BATCH, PAGE_CLIPS = 200, 24, 8, 12
+
+#: Clicks Analyse and notes, as the browser sees them, the first words and the end (seconds since the click).
+CLICK = """() => {
+  window.first_s = window.whole_s = 0;
+  const began = performance.now(), since = () => (performance.now() - began) / 1000;
+  const watch = new MutationObserver(() => {
+    if (!window.first_s && document.querySelector('.card[data-section] .text')) window.first_s = since();
+    if (window.first_s && document.querySelector('#status [data-phase=done]')) {
+      window.whole_s = since(); watch.disconnect();
+    }
+  });
+  document.getElementById('analyse').click();
+  watch.observe(document.getElementById('answer'), {subtree: true, childList: true, attributes: true});
+}"""
 
 
 def median(values: list[float]) -> float:
@@ -82,7 +102,59 @@ def measure(folder: Path) -> dict[str, float]:
         "tokens_per_s": round(statistics.median(t / b for t, b in zip(tokens, bare, strict=True)), 1),
         f"batch_of_{BATCH}_speedup": round(sum(bare) / batched, 2),
     }
-    return found
+    return found | measure_page([clip.path for clip in clips[:PAGE_CLIPS]], bare)
+
+
+def measure_page(clips: list[str], bare: list[float]) -> dict[str, float]:
+    """The real page, served by the real command, in a real browser: from the click to the first words and to the whole
+    answer. ``bare``: seconds of ``generate`` alone for each clip."""
+    from playwright.sync_api import sync_playwright
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    began = time.perf_counter()
+    server = subprocess.Popen(
+        [sys.executable, Path(__file__).parents[1] / "app.py", "--port", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    first, whole = [], []
+    try:
+        while server.poll() is None:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
+                break
+            except OSError:
+                time.sleep(0.05)
+        up = time.perf_counter() - began
+        with sync_playwright() as playwright:
+            path = os.environ.get("CHROMIUM") or shutil.which("chromium") or playwright.chromium.executable_path
+            browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox"])
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{port}/")
+            page.wait_for_selector("#analyse")
+            for number, clip in enumerate([clips[0], *clips]):  # the first is a warm-up
+                page.click("#clear")
+                page.wait_for_selector("#clip input[type=file]", state="attached")
+                page.set_input_files("#clip input[type=file]", clip)
+                page.wait_for_selector("#part button")
+                page.evaluate(CLICK)
+                page.wait_for_function("window.whole_s")
+                if number:
+                    first.append(page.evaluate("window.first_s"))
+                    whole.append(page.evaluate("window.whole_s"))
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+    return {
+        "page_up_s": round(up, 2),
+        "page_first_words_s": median(first),
+        "page_whole_answer_s": median(whole),
+        "page_overhead_over_generate": round(
+            statistics.median(w / b for w, b in zip(whole, bare[: len(whole)], strict=True)), 3
+        ),
+    }
 
 
 def main() -> None:

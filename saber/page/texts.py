@@ -72,8 +72,8 @@ _EN = {
     "so_far_s": "stopped after {seconds:.1f}\u00a0s",
     "sentence": "{text}.",
     # Problems and notes whose own sentence, in saber.media, speaks to a programmer or needs figures
-    "problem_too_long": "This clip is {length_s} s long, and at most {limit_s:g} s are read at once. Please cut it "
-    "shorter and try again.",
+    "problem_too_long": "This clip is {length_s} s long, and at most {limit_s:g} s are read at once. Choose a part "
+    "of it and try again.",
     "problem_outside": "The part that was asked for begins at {start_s:g} s, but the clip ends at {end_s:.2f} s.",
     "note_damaged": "The file is damaged or cut off; only a part of it could be read.",
     "note_shortened": "The file ends earlier than the part that was asked for.",
@@ -217,7 +217,7 @@ _ZH = {
     "total_s": "全部回答用时 {seconds:.1f} 秒",
     "so_far_s": "{seconds:.1f} 秒后停止",
     "sentence": "{text}。",
-    "problem_too_long": "这段视频长 {length_s} 秒，一次最多读取 {limit_s:g} 秒。请剪短后再试。",
+    "problem_too_long": "这段视频长 {length_s} 秒，一次最多读取 {limit_s:g} 秒。请选取其中一段后再试。",
     "problem_outside": "所选部分从 {start_s:g} 秒开始，但视频在 {end_s:.2f} 秒就结束了。",
     "note_damaged": "文件已损坏或不完整，只读出了一部分。",
     "note_shortened": "文件在所选部分结束之前就结束了。",
