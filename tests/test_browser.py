@@ -31,11 +31,11 @@ from saber.schema import Annotation, Clip
 from saber.sections import render
 from saber.studio.reader import read
 
-#: Presses Stop by itself as soon as the card has text, and keeps when.
-STOP_AT = """section => {
+#: Presses Stop or Clear by itself as soon as the card has text, and keeps when.
+PRESS_AT = """([button, section]) => {
   const look = new MutationObserver(() => {
-    if (!document.querySelector(`#card-${section} .is-writing`) || document.getElementById('stop').disabled) return;
-    look.disconnect(); window.stopped_at = performance.now(); document.getElementById('stop').click();
+    if (!document.querySelector(`#card-${section} .is-writing`) || document.getElementById(button).disabled) return;
+    look.disconnect(); window.pressed_at = performance.now(); document.getElementById(button).click();
   });
   look.observe(document.getElementById('answer'), {subtree: true, childList: true, attributes: true});
 }"""
@@ -182,12 +182,15 @@ def test_a_broken_file_gets_a_plain_sentence_and_the_page_goes_on(visitor, clip,
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"this is no film at all " * 40)
     visitor.upload(broken)
+    assert visitor.text("#status") == MediaError("not_media", "broken.mp4").sentence("en"), "it is said at once"
     visitor.analyse()
+    visitor.page.wait_for_timeout(1000)
     visitor.wait_for("failed")
     assert visitor.text("#status") == MediaError("not_media", "broken.mp4").sentence("en")
     body = visitor.text("body")
     assert "Traceback" not in body and "broken.mp4" not in body
     visitor.page.click("#clip button[aria-label='Clear']")
+    visitor.page.wait_for_selector("#status [data-phase=empty]", state="attached")
     visitor.upload(clip)
     visitor.analyse()
     visitor.wait_for("done")
@@ -214,10 +217,10 @@ def test_no_request_leaves_this_machine(visitor):
 def test_stop_in_the_middle_keeps_what_was_written_and_frees_the_model(visitor, clip):
     page = visitor.page
     visitor.upload(clip)
-    page.evaluate(STOP_AT, "face")
+    page.evaluate(PRESS_AT, ["stop", "face"])
     visitor.analyse()
     visitor.wait_for("stopped")
-    assert page.evaluate("performance.now() - window.stopped_at") < 3000
+    assert page.evaluate("performance.now() - window.pressed_at") < 3000
     assert wait_until_idle(), "the model went on writing after Stop"
     before = visitor.text("#answer")
     page.wait_for_timeout(700)
@@ -381,9 +384,9 @@ def test_without_the_sound_or_the_picture_three_verdicts_stand_side_by_side(visi
 def test_clear_empties_the_page_at_once_even_in_the_middle(visitor, clip):
     page = visitor.page
     visitor.upload(clip)
+    page.evaluate(PRESS_AT, ["clear", "face"])
     visitor.analyse()
-    page.wait_for_selector("#card-scene .is-writing", state="attached", timeout=ANSWER_MS)
-    page.click("#clear")
+    page.wait_for_function("window.pressed_at", timeout=ANSWER_MS)
     page.wait_for_selector("#status [data-phase=empty]", timeout=3000)
     assert wait_until_idle(), "the model went on writing"
     page.wait_for_timeout(500)

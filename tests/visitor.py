@@ -6,6 +6,7 @@ need it fail and say so.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, TimeoutError
 
 FLAGS = (
     "--headless",
@@ -96,6 +97,13 @@ class Visitor:
         with self.page.expect_response(lambda response: "/upload" in response.url):
             self.page.set_input_files("#clip input[type=file]", str(path))
         self.page.wait_for_selector("#clip video", state="attached")
+        self.wait_until_measured()
+
+    def wait_until_measured(self) -> None:
+        """The page knows how long the clip is, or says that it cannot be read."""
+        with contextlib.suppress(TimeoutError):  # some damaged clips have no length and no fault before they are read
+            known = "#part button:visible, #status [data-phase=failed]"
+            self.page.wait_for_selector(known, state="attached", timeout=5000)
 
     def upload_any(self, path: Path) -> None:
         """A file whose name the picker would not offer, too: it is given the name of a video."""
@@ -106,6 +114,7 @@ class Visitor:
         with self.page.expect_response(lambda response: "/upload" in response.url):
             self.page.set_input_files("#clip input[type=file]", file)
         self.page.wait_for_selector("#clip button[aria-label='Clear']", state="attached")
+        self.wait_until_measured()
 
     def analyse(self) -> None:
         self.page.evaluate(WATCH)

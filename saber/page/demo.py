@@ -1,19 +1,15 @@
 """The page as gradio components: ``build_demo(engine)`` builds it, ``launch(demo)`` serves it.
 
-What the page shows for each event is decided in ``view.py``; here its parts are joined to components and the buttons to
-``Desk.serve``. The same service is the API's endpoint ``/analyze``. Everything that belongs to one open page is its
-``Visit``.
+What the page shows is decided in ``view.py`` and what a button does in ``visits.py``; here they are joined to
+components. The same service, ``Desk.serve``, is the API's endpoint ``/analyze``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +20,19 @@ from gradio.data_classes import FileData  # noqa: E402
 
 from saber import media  # noqa: E402
 from saber.model import Done, NoRoom  # noqa: E402
-from saber.page import report, view  # noqa: E402
+from saber.page import view  # noqa: E402
 from saber.page.desk import Ask, Desk, Queued  # noqa: E402
 from saber.page.line import Line, Refused  # noqa: E402
 from saber.page.texts import say  # noqa: E402
+from saber.page.visits import PARTS, Visit, Visits  # noqa: E402
 from saber.schema import LANGUAGES, TRACKS, Clip  # noqa: E402
 from saber.sections import Event  # noqa: E402
 
 #: A visitor's clip is removed from this machine: looked for so often, gone once it is so old (seconds).
 KEPT_S = (600, 3600)
 LARGEST_UPLOAD = "200mb"
-#: Decoded clips that are kept for "without the sound" (bytes, all visitors together); beyond it they are read again.
-KEPT_BYTES = 512 * 2**20
 STYLE_SHEET = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js")
-#: Parts of the page that change, by name: those of an answer, and what can be taken away.
-PARTS = (*view.PARTS, "actions")
-
 #: Group of cards -> what was measured of the clip, below them.
 MEASURED = {"seen": "strip", "heard": "signals"}
 
@@ -59,50 +51,6 @@ def player(**options: Any) -> gr.Video:
     return made
 
 
-@dataclass
-class Visit:
-    """One open page. ``state``: what it shows; ``run``: the run that may still change it, "" for none; ``stopping``:
-    that run is to end; ``shown``: HTML by part, as it was last sent; ``part_of``, ``length_s``: the clip whose length
-    is known."""
-
-    state: view.PageState
-    run: str = ""
-    stopping: bool = False
-    shown: dict[str, str] = field(default_factory=dict)
-    part_of: str = ""
-    length_s: float | None = None
-    lock: Any = field(default_factory=threading.RLock)
-
-
-class Visits:
-    """Visits by gradio's session; what their clips hold is bounded, the oldest go first."""
-
-    def __init__(self, first: view.PageState) -> None:
-        self.first, self._known, self._lock = first, {}, threading.Lock()
-
-    def of(self, request: gr.Request) -> Visit:
-        with self._lock:
-            visit = self._known.pop(request.session_hash, None) or Visit(self.first)
-            self._known[request.session_hash] = visit  # the latest last
-            return visit
-
-    def leave(self, request: gr.Request) -> None:
-        with self._lock:
-            visit = self._known.pop(request.session_hash, None)
-        if visit:
-            visit.run = ""
-
-    def trim(self) -> None:
-        """Forgets decoded clips of those who came longest ago."""
-        with self._lock:
-            visits = list(self._known.values())
-        held = 0
-        for visit in reversed(visits):
-            held += visit.state.look.bytes if visit.state.look else 0
-            if held > KEPT_BYTES and not visit.state.busy:
-                visit.state = replace(visit.state, look=None)
-
-
 def build_demo(
     engine: Any,
     examples: Sequence[tuple[Path, str]] = (),
@@ -119,9 +67,9 @@ def build_demo(
     desk = Desk(engine, line)
     about = engine.about
     first = view.PageState(title=str(about.get("title") or ""), trained_on=about.get("trained_on") or {})
-    visits = Visits(first)
-    minutes = sum(kept_s) / 60
     longest_s = engine.limits.max_part_s
+    visits, beginning = Visits(first, longest_s), view.render(first)
+    minutes = sum(kept_s) / 60
 
     with gr.Blocks(title="SABER", analytics_enabled=False, fill_width=True, delete_cache=kept_s) as demo:
         words: list[tuple[gr.components.Component, Callable[[str], dict[str, Any]]]] = []
@@ -133,7 +81,7 @@ def build_demo(
             return component
 
         def place(name: str, **options: Any) -> None:
-            html = {**view.render(first), "actions": ""}[name]
+            html = beginning.get(name, "")
             parts[name] = gr.HTML(html, elem_id=name, apply_default_css=False, **options)
 
         def text(name: str, render: Callable[[str], str], **options: Any) -> gr.HTML:
@@ -227,168 +175,120 @@ def build_demo(
         controls = [analyse, stop, mute_row, *without.values()]
         outputs = [*controls, *(parts[name] for name in PARTS)]
 
+        part_controls = [part, part_begin, part_end, part_words]
+
+        def visit_of(request: gr.Request) -> Visit:
+            return visits.of(str(request.session_hash))
+
         def updates(visit: Visit, everything: bool = False) -> list[Any]:
             """For ``outputs``: what differs from what the page shows, so that nothing flickers, or ``everything``."""
-            with visit.lock:
-                state = visit.state
-                new = view.render(state)
-                if not state.busy:  # while a run goes on it stays as it was
-                    new["actions"] = report.render_actions(state)
-                elif not state.again:
-                    new["actions"] = ""
-                new["controls"] = json.dumps([state.busy, state.can_mute])
-                changed = {name for name, html in new.items() if everything or visit.shown.get(name) != html}
-                visit.shown |= new
+            changed, state = visit.changes(everything), visit.state
             buttons: list[Any] = [gr.skip()] * len(controls)
             if "controls" in changed:
                 buttons = [gr.update(interactive=not state.busy), gr.update(interactive=state.busy)]
                 buttons += [gr.update(visible=state.can_mute)]
                 buttons += [gr.update(interactive=state.can_mute and not state.busy)] * len(without)
-            return [*buttons, *(new[name] if name in changed else gr.skip() for name in PARTS)]
+            return [*buttons, *(changed.get(name, gr.skip()) for name in PARTS)]
 
-        def begin(
-            clip_path: str | None, start: float, end: float, answer_in: str, given: str, request: gr.Request
-        ) -> list[Any]:
-            visit = visits.of(request)
-            length = None
-            if clip_path and visit.part_of != clip_path:
-                start, end = 0.0, _measure(visit, clip_path, longest_s)
-            length = visit.length_s
-            asked: dict[str, Any] = dict(answer_in=None if answer_in == "clip" else answer_in, tracks=given)
-            if clip_path and length and (start > 0 or end < length - 0.05):
-                asked |= dict(start_s=start, end_s=end, length_s=length)
-            with visit.lock:
-                visit.run, visit.stopping = uuid.uuid4().hex, False
-                visit.state = visit.state.begin(clip_path, visit.run, **asked)
+        def part_updates(visit: Visit) -> list[Any]:
+            """For ``part_controls``: what of the clip can be chosen, and is."""
+            length, (start, end) = visit.length_s, visit.part
+            if not length:
+                return [gr.update(visible=False), gr.skip(), gr.skip(), gr.skip()]
+            return [
+                gr.update(visible=True, open=length > longest_s + 0.1),
+                gr.update(maximum=length, value=start),
+                gr.update(maximum=length, value=end),
+                view.render_part(visit.state.language, start, end, length, longest_s),
+            ]
+
+        def choose(clip_path: str | None, request: gr.Request) -> list[Any]:
+            visit = visit_of(request)
+            if (clip_path or "") == visit.clip_path:
+                return [gr.skip()] * (len(part_controls) + len(outputs))
+            visit.choose(clip_path or "")
+            return [*part_updates(visit), *updates(visit)]
+
+        def move(moved: str) -> Callable[..., list[Any]]:
+            def handle(start: float, end: float, request: gr.Request) -> list[Any]:
+                visit = visit_of(request)
+                visit.move(moved, start, end)
+                words = view.render_part(visit.state.language, *visit.part, visit.length_s, longest_s)
+                return [*visit.part, words]
+
+            return handle
+
+        def begin(clip_path: str | None, language: str, given: str, request: gr.Request) -> list[Any]:
+            visit = visit_of(request)
+            visit.begin(clip_path or "", None if language == "clip" else language, given)
             return updates(visit, everything=True)
 
-        def begin_again(tracks: str) -> Callable[[gr.Request], list[Any]]:
-            def begin(request: gr.Request) -> list[Any]:
-                visit = visits.of(request)
-                with visit.lock:
-                    if visit.state.can_mute and not visit.state.busy:
-                        visit.run, visit.stopping = uuid.uuid4().hex, False
-                        visit.state = visit.state.begin_again(tracks, visit.run)
+        def begin_again(alone: str) -> Callable[[gr.Request], list[Any]]:
+            def handle(request: gr.Request) -> list[Any]:
+                visit = visit_of(request)
+                visit.begin_again(alone)
                 return updates(visit)
 
-            return begin
+            return handle
 
         def run(request: gr.Request) -> Iterator[list[Any]]:
-            visit = visits.of(request)
-            own = visit.run
-            if visit.state.phase != "waiting":  # there was no clip
-                yield updates(visit)
-                return
-            stopped = lambda: visit.stopping or visit.run != own  # noqa: E731
-            with closing(view.follow(desk, visit.state, visitor=_visitor(request), stopped=stopped)) as states:
-                for after in states:
-                    with visit.lock:
-                        if visit.run != own:
-                            break
-                        visit.state = replace(after, language=visit.state.language)
+            visit = visit_of(request)
+            with closing(visit.run(desk, _visitor(request))) as steps:
+                for _ in steps:
                     yield updates(visit)
-            visits.trim()
-            if visit.run in ("", own):  # the last word, after anything that was still on its way to the page
-                yield updates(visit, everything=True)
 
         def halt(request: gr.Request) -> list[Any]:
-            visit = visits.of(request)
-            with visit.lock:
-                if visit.state.phase in ("waiting", "queued"):  # nothing is written yet: another clip may be asked
-                    visit.run, visit.state = "", visit.state.stop()
-                elif visit.state.busy:  # the run itself says what it has written
-                    visit.stopping = True
-                    return [gr.skip(), gr.update(interactive=False), *[gr.skip()] * (len(outputs) - 2)]
-            return updates(visit)
+            visit = visit_of(request)
+            visit.stop()
+            if visit.state.busy:  # the run has the last word; until then it cannot be stopped twice
+                return [gr.skip(), gr.update(interactive=False), *[gr.skip()] * (len(outputs) - 2)]
+            return updates(visit, everything=True)
 
         def wipe(request: gr.Request) -> list[Any]:
-            visit = visits.of(request)
-            with visit.lock:
-                visit.run, visit.part_of, visit.length_s = "", "", None
-                visit.state = replace(first, language=visit.state.language)
-            return [None, gr.update(visible=False), *updates(visit, everything=True)]
+            visit = visit_of(request)
+            visit.clear()
+            return [None, *part_updates(visit), *updates(visit, everything=True)]
 
-        def in_language(language: str, request: gr.Request) -> list[Any]:
-            visit = visits.of(request)
-            with visit.lock:
-                visit.state = replace(visit.state, language=language)
-            return [*(gr.update(**of(language)) for _, of in words), *updates(visit, everything=True)]
+        def speak(language: str, request: gr.Request) -> list[Any]:
+            visit = visit_of(request)
+            visit.speak(language)
+            new_words = [gr.update(**of(language)) for _, of in words]
+            return [*new_words, part_updates(visit)[-1], *updates(visit, everything=True)]
 
         def arrive(request: gr.Request) -> list[Any]:
             preferred = (request.headers.get("accept-language") or "").lower()
             language = "zh" if preferred.startswith("zh") else "en"
-            return [gr.update(value=language), *in_language(language, request)]
-
-        def describe(clip_path: str | None, request: gr.Request) -> list[Any]:
-            """The clip's length decides what can be chosen of it; one that cannot be read is said so at once."""
-            visit = visits.of(request)
-            if not clip_path:
-                visit.part_of, visit.length_s = "", None
-                return [gr.update(visible=False), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
-            if visit.part_of == clip_path:
-                return [gr.skip()] * 5
-            end = _measure(visit, clip_path, longest_s)
-            length, language = visit.length_s, visit.state.language
-            if not length or length < 1:
-                return [gr.update(visible=False), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
-            return [
-                gr.update(visible=True, open=length > longest_s + 0.1),
-                gr.update(minimum=0, maximum=length, value=0),
-                gr.update(minimum=0, maximum=length, value=end),
-                view.render_part(language, 0.0, end, length, longest_s),
-                gr.skip(),
-            ]
-
-        def choose(moved: str) -> Callable[..., list[Any]]:
-            def move(start: float, end: float, request: gr.Request) -> list[Any]:
-                visit = visits.of(request)
-                length = visit.length_s or end
-                start, end = view.fit_part(start, end, length, longest_s, moved)
-                return [start, end, view.render_part(visit.state.language, start, end, length, longest_s)]
-
-            return move
+            return [gr.update(value=language), *speak(language, request)]
 
         quiet = dict(show_progress="hidden", api_visibility="private")
         at_once = dict(queue=False, **quiet)
-        demo.load(arrive, None, [page_language, *(component for component, _ in words), *outputs], **at_once)
-        page_language.input(
-            in_language, [page_language], [*(component for component, _ in words), *outputs],
-            js="language => { document.documentElement.lang = language; return language; }", **at_once,
-        )  # fmt: skip
-        chosen = [part, part_begin, part_end, part_words, parts["status"]]
-        clip.change(describe, [clip], chosen, **at_once)
+        spoken = [*(component for component, _ in words), part_words, *outputs]
+        demo.load(arrive, None, [page_language, *spoken], **at_once)
+        page_language.input(speak, [page_language], spoken, js="saberSpeak", **at_once)
+        clip.change(choose, [clip], [*part_controls, *outputs], **at_once)
         sound.upload(lambda path: path, [sound], [clip], **at_once)
-        for name, slider in (("start", part_begin), ("end", part_end)):
+        for moved, slider in (("start", part_begin), ("end", part_end)):
             slider.input(
-                choose(name), [part_begin, part_end], [part_begin, part_end, part_words],
-                trigger_mode="always_last", js=f"(...ends) => saberSeek(ends, '{name}')", **at_once,
+                move(moved), [part_begin, part_end], [part_begin, part_end, part_words],
+                trigger_mode="always_last", js=f"(...ends) => saberSeek(ends, '{moved}')", **at_once,
             )  # fmt: skip
-        asked = [clip, part_begin, part_end, answer_in, tracks]
         going = dict(concurrency_limit=None, trigger_mode="multiple", **quiet)
-        analyse.click(begin, asked, outputs, js="saberShowAnswer", **at_once).then(run, None, outputs, **going)
-        for name, pressed in without.items():
-            pressed.click(begin_again(name), None, outputs, **at_once).then(run, None, outputs, **going)
+        asked = analyse.click(begin, [clip, answer_in, tracks], outputs, js="saberShowAnswer", **at_once)
+        asked.then(run, None, outputs, **going)
+        for alone, pressed in without.items():
+            pressed.click(begin_again(alone), None, outputs, **at_once).then(run, None, outputs, **going)
         stop.click(halt, None, outputs, **at_once)
-        clear.click(wipe, None, [clip, part, *outputs], **at_once)
-        demo.unload(visits.leave)
+        clear.click(wipe, None, [clip, *part_controls, *outputs], **at_once)
+
+        def leave(request: gr.Request) -> None:
+            visits.leave(str(request.session_hash))
+
+        demo.unload(leave)
         _add_endpoint(desk)
 
     # The line is ours: gradio starts every run at once, and these wait in Desk.serve.
     demo.queue(default_concurrency_limit=None)
     return demo
-
-
-def _measure(visit: Visit, clip_path: str, longest_s: float) -> float:
-    """Finds out how long a clip is; returns where its first part ends. What cannot be read has no length: reading it
-    will say why."""
-    try:
-        length = media.probe(clip_path, whole=True).duration_s
-    except media.MediaError:
-        length = None
-    visit.part_of, visit.length_s = clip_path, length
-    if not length:
-        return 0.0
-    return length if length <= longest_s + 0.1 else longest_s
 
 
 def _visitor(request: gr.Request) -> str:

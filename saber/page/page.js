@@ -7,6 +7,11 @@ function saberShowAnswer(...inputs) {
   return inputs;
 }
 
+function saberSpeak(language) {
+  document.documentElement.lang = language;
+  return language;
+}
+
 /* The player shows the frame at the end of the part that is being moved. */
 function saberSeek(ends, moved) {
   const player = document.querySelector('#clip video');
