@@ -134,7 +134,10 @@ def measure_page(clips: list[str], bare: list[float]) -> dict[str, float]:
             page.goto(f"http://127.0.0.1:{port}/")
             page.wait_for_selector("#analyse")
             for number, clip in enumerate([clips[0], *clips]):  # the first is a warm-up
-                page.click("#clear")
+                if number:
+                    page.click("#clear")
+                page.wait_for_selector("#status [data-phase=empty]", state="attached")
+                page.wait_for_selector("#part", state="detached")
                 page.wait_for_selector("#clip input[type=file]", state="attached")
                 page.set_input_files("#clip input[type=file]", clip)
                 page.wait_for_selector("#part button")
