@@ -62,7 +62,12 @@ def text_of(html: str) -> str:
 
 
 def card(state: view.PageState, name: str) -> str:
-    return view.render(state)[f"card-{name}"]
+    return view.render_card(state, name)
+
+
+def cards(state: view.PageState) -> str:
+    """All seven, in reading order."""
+    return "".join(view.render(state)[f"group-{group}"] for group in view.GROUPS)
 
 
 RATE = 16000
@@ -85,6 +90,7 @@ class ScriptedEngine:
 
     def __init__(self, script: Sequence[object]) -> None:
         self.script, self.calls, self.closed, self.given, self.decoded = script, [], False, 0, []
+        self.each = lambda: None
         self.checkpoint = type("Checkpoint", (), {"settings": Settings(max_new_tokens=512)})
 
     def decode(self, clip: Clip, tracks: str = "both") -> Decoded:
@@ -104,19 +110,19 @@ class ScriptedEngine:
                 if isinstance(item, Exception):
                     raise item
                 self.given += 1
+                self.each()
                 yield item
         finally:
             self.closed = True
 
 
 class Clock:
-    """Time that moves a fixed step each time it is read."""
+    """Time that moves a step with each piece of a script, and stands still while the page draws."""
 
-    def __init__(self, step_s: float) -> None:
-        self.now, self.step_s = 0.0, step_s
+    def __init__(self, engine: ScriptedEngine, step_s: float) -> None:
+        self.now, engine.each = 0.0, lambda: setattr(self, "now", self.now + step_s)
 
     def __call__(self) -> float:
-        self.now += self.step_s
         return self.now
 
 
@@ -142,9 +148,9 @@ def test_one_frame_is_singular():
 
 def test_every_section_has_a_card_in_the_order_of_the_text():
     assert view.CARDS == ("scene", "face", "body", "speech", "prosody", "reasoning", "verdict")
-    html = view.render_cards(view.PageState())
+    html = cards(view.PageState())
     assert re.findall(r'<article[^>]*data-section="(\w+)"', html) == list(view.CARDS)
-    shown = view.render_cards(after(BOTH, *(event(section, f"said {section}") for section in SECTIONS)))
+    shown = cards(after(BOTH, *(event(section, f"said {section}") for section in SECTIONS)))
     assert [section for section in SECTIONS if f"said {section}" not in text_of(shown)] == []
 
 
@@ -179,7 +185,7 @@ def test_only_the_card_being_written_is_marked():
         assert marked == ["verdict" if section in ("relation", "emotion") else section]
         assert [name for name in view.CARDS if 'aria-busy="true"' in card(state, name)] == marked
         assert [name for name in view.CARDS if "is-writing" in card(state, name)] == marked
-    assert "aria-current" not in view.render_cards(state.apply(done()))
+    assert "aria-current" not in cards(state.apply(done()))
 
 
 def test_markup_alone_changes_nothing():
@@ -190,7 +196,7 @@ def test_markup_alone_changes_nothing():
 def test_text_of_the_model_is_escaped():
     evil = '<script>alert("x")</script><img src=x onerror=alert(1)> & "quoted"'
     state = after(BOTH, *(event(section, evil) for section in SECTIONS))
-    for html in (view.render_cards(state), view.render_cards(state.apply(done(notes=[evil])))):
+    for html in (cards(state), cards(state.apply(done(notes=[evil])))):
         assert "<script" not in html and "<img" not in html
     assert evil in text_of(card(state, "scene"))
     assert "<img" not in view.render_facts(after(BOTH, done(notes=[evil])))
@@ -284,13 +290,12 @@ def test_what_the_model_writes_about_a_missing_track_is_shown():
 
 def test_the_status_follows_the_run():
     state, seen = asked(), []
-    for item in (None, Queued(2), Queued(0), BOTH, event("scene", "A kitchen."), event("emotion", "anger"), done()):
+    for item in (None, Queued(2), BOTH, event("scene", "A kitchen."), event("emotion", "anger"), done()):
         state = state.apply(item) if item else state
         seen.append((state.phase, state.busy, text_of(view.render_status(state))))
     assert seen == [
         ("waiting", True, "Reading the clip."),
         ("queued", True, "2 visitors are before you."),
-        ("looking", True, "Looking and listening."),
         ("looking", True, "Looking and listening."),
         ("writing", True, "Writing: Scene."),
         ("writing", True, "Writing: Verdict."),
@@ -317,7 +322,7 @@ def test_every_note_has_a_sentence_in_both_languages():
 def test_stopping_keeps_what_was_written():
     state = after(BOTH, event("scene", "A kitchen.")).stop()
     assert state.phase == "stopped" and not state.busy
-    assert text_of(card(state, "scene")).endswith("A kitchen.") and "aria-current" not in view.render_cards(state)
+    assert text_of(card(state, "scene")).endswith("A kitchen.") and "aria-current" not in cards(state)
     assert text_of(card(state, "face")).endswith("Not reached.")
 
 
@@ -348,7 +353,7 @@ def test_a_chinese_answer_is_headed_in_chinese():
     assert 'lang="zh-Hans"' in card(state, "face")
     assert text_of(view.render_status(state)) == "完成。表情与声音不一致。"
     assert "6 帧、3.0 秒画面、3.2 秒声音、234 个词元" in text_of(view.render_facts(state))
-    assert text_of(view.render(state)["group-heard"]) == "听到的"
+    assert text_of(view.render(state)["group-heard"]).startswith("听到的")
 
 
 def test_the_answers_language_is_marked_on_its_text_and_the_pages_on_the_card():
@@ -380,26 +385,37 @@ def test_the_page_says_which_model_speaks_what_it_learned_from_and_that_it_is_no
 def test_following_an_engine_ends_with_the_whole_answer():
     engine = ScriptedEngine([BOTH, *(event(section, letter) for section in SECTIONS for letter in "abc"), done()])
     asks = replace(asked(tracks="picture", answer_in="zh"), clip_path="/secret/place/clip.mp4")
-    states = list(view.follow(Desk(engine), asks, clock=Clock(0.001)))
+    states = list(view.follow(Desk(engine), asks, clock=Clock(engine, 0.001)))
     assert engine.calls == [("clip.mp4", "zh", "picture", True, False)] and engine.closed
     assert engine.decoded == [("/secret/place/clip.mp4", 0.0, None, "picture")]
     assert states[-1].phase == "done" and states[-1].answer.texts["reasoning"] == ANNOTATION.reasoning
-    # Time all but stands still, so each section is shown at its first piece and again when the next one has begun.
-    assert [state.answer.writing for state in states] == ["", "", "", *SECTIONS, ""]
-    assert [state.phase for state in states[:3]] == ["waiting", "looking", "looking"]
-    assert states[0].look is not None and states[4].answer.texts["scene"] == "abc"
+    # Time all but stands still, so nothing is drawn between the first words and the end.
+    assert [state.answer.writing for state in states] == ["", "scene", ""]
+    assert [state.phase for state in states] == ["looking", "writing", "done"] and states[0].look is not None
 
 
 def test_slow_pieces_are_each_shown():
     engine = ScriptedEngine([BOTH, *(event("scene", letter) for letter in "abcde"), done()])
-    states = list(view.follow(Desk(engine), asked(), every_s=0.03, clock=Clock(0.1)))
-    assert [state.answer.texts.get("scene") for state in states[3:-1]] == ["a", "ab", "abc", "abcd", "abcde"]
+    states = list(view.follow(Desk(engine), asked(), every_s=0.03, clock=Clock(engine, 0.1)))
+    assert [state.answer.texts.get("scene") for state in states[1:-1]] == ["a", "ab", "abc", "abcd", "abcde"]
+
+
+def test_a_page_that_draws_slowly_leaves_the_model_its_time():
+    engine = ScriptedEngine([BOTH, *(event("scene", "a") for _ in range(40)), done()])
+    clock, drawn = Clock(engine, 0.1), []
+    for state in view.follow(Desk(engine), asked(), clock=clock):
+        drawn.append((clock.now, state.phase))
+        clock.now += 0.2  # each drawing takes as long as two pieces
+    assert drawn[-1][1] == "done" and engine.given == 42
+    writing = [at_s for at_s, phase in drawn if phase == "writing"]
+    assert min(later - sooner for sooner, later in zip(writing, writing[1:], strict=False)) >= 0.8 - 1e-9
+    assert 3 <= len(writing) <= 7
 
 
 def test_closing_in_the_middle_closes_the_engine_at_once():
     engine = ScriptedEngine([BOTH, *(event("scene", "a") for _ in range(100)), done()])
-    states = view.follow(Desk(engine), asked(), clock=Clock(1.0))
-    for _ in range(6):  # read, its turn, seen, and three letters
+    states = view.follow(Desk(engine), asked(), clock=Clock(engine, 1.0))
+    for _ in range(4):  # seen, and three letters
         next(states)
     states.close()
     assert engine.closed and engine.given == 4
@@ -407,7 +423,7 @@ def test_closing_in_the_middle_closes_the_engine_at_once():
 
 def test_stopping_in_the_middle_stops_the_engine_before_its_next_piece_and_keeps_the_text():
     engine, shown = ScriptedEngine([BOTH, *(event("scene", letter) for letter in "abcdef"), done()]), []
-    for state in view.follow(Desk(engine), asked(), stopped=lambda: len(shown) >= 5, clock=Clock(1.0)):
+    for state in view.follow(Desk(engine), asked(), stopped=lambda: len(shown) >= 3, clock=Clock(engine, 1.0)):
         shown.append(state)
     assert engine.closed and engine.given == 4
     answer = shown[-1].answer
@@ -441,7 +457,7 @@ def test_a_clip_without_room_is_told_and_is_no_bug():
 
 def test_a_bug_ends_in_an_apology_and_the_cause_in_the_log(caplog):
     engine = ScriptedEngine([BOTH, event("scene", "A kitchen."), RuntimeError("tensor on fire")])
-    state = list(view.follow(Desk(engine), asked(), clock=Clock(1.0)))[-1]
+    state = list(view.follow(Desk(engine), asked(), clock=Clock(engine, 1.0)))[-1]
     assert state.phase == "failed" and "Something went wrong on our side" in text_of(view.render_status(state))
     page = "".join(view.render(state).values())
     assert "tensor" not in page and "Traceback" not in page
@@ -486,7 +502,7 @@ def test_the_desk_reads_while_others_are_served_and_tells_the_place():
     assert isinstance(next(events), Looked)  # read and measured, though it is not its turn
     assert next(events) == Queued(1) and next(events) == Queued(1)
     before.__exit__(None, None, None)
-    assert [type(event) for event in events] == [Queued, Seen, Done]
+    assert [type(event) for event in events] == [Seen, Done]
     assert desk.line.taken == 0
 
 
@@ -565,7 +581,7 @@ def test_a_clip_is_asked_about_again_without_reading_it_again():
 def test_three_verdicts_side_by_side_tell_what_carries_the_conclusion(verdicts, carrier):
     state = answered(*verdicts)
     for tracks, emotion in zip(TRACKS, verdicts, strict=True):
-        assert emotion in text_of(view.render(state)[f"mute-{tracks}"])
+        assert emotion in text_of(view.render_verdict(state, tracks))
     assert texts.say("en", f"carried_{carrier}") in text_of(view.render(state)["mute"])
     assert texts.say("en", "mute_words") in text_of(view.render(answered(verdicts[0], verdicts[1]))["mute"])
 
@@ -573,18 +589,18 @@ def test_three_verdicts_side_by_side_tell_what_carries_the_conclusion(verdicts, 
 def test_the_cards_keep_the_whole_answer_while_it_is_asked_again():
     state = answered("anger").begin_again("picture", "run-2").apply(BOTH).apply(event("face", "A smile."))
     assert state.busy and "anger" in text_of(card(state, "verdict")) and "A smile." not in text_of(card(state, "face"))
-    assert "aria-current" not in view.render_cards(state)
-    assert "A smile." in text_of(view.render(state)["mute-picture"]) and "Picture alone: Writing: Face." in text_of(
+    assert "aria-current" not in cards(state)
+    assert "A smile." in text_of(view.render_verdict(state, "picture")) and "Picture alone: Writing: Face." in text_of(
         view.render_status(state)
     )
     stopped = state.stop()
-    assert stopped.phase == "stopped" and "Not asked yet." not in text_of(view.render(stopped)["mute-both"])
+    assert stopped.phase == "stopped" and "Not asked yet." not in text_of(view.render_verdict(stopped, "both"))
 
 
 @pytest.mark.parametrize("decoded", [clip_of(sound=False), clip_of(picture=False)])
 def test_where_a_track_is_missing_there_is_nothing_to_take_away(decoded):
     state = after(Looked(Look(decoded)), BOTH, done())
-    assert not state.can_mute and view.render(state)["mute"] == "" == view.render(state)["mute-both"]
+    assert not state.can_mute and view.render(state)["mute"] == ""
     assert not after(BOTH, done()).can_mute  # nor where the clip is no longer held
 
 

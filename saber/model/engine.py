@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -143,19 +144,15 @@ class Engine:
         tokens = {"video": seen.video_tokens, "sound": seen.audio_tokens, "prompt": seen.prompt_tokens, "answer": limit}
         model = checkpoint.model
         check_clip(self.name, model.config.to_dict(), model.dtype, str(model.device), tokens)
-        yield seen
         parser, pieces, ids, first_at = Parser(), [], [], None
-        annotation_events: list[Event] = []
-        for token, text, log_probability in self._generate(inputs, limit):
-            first_at = first_at or time.perf_counter()
-            ids.append((token, log_probability))
-            pieces.append(text)
-            for event in parser.feed(text):
-                annotation_events.append(event)
-                yield event
-        for event in parser.close():
-            annotation_events.append(event)
-            yield event
+        with closing(self._generate(inputs, limit)) as written:
+            yield seen  # the model reads on while this is shown
+            for token, text, log_probability in written:
+                first_at = first_at or time.perf_counter()
+                ids.append((token, log_probability))
+                pieces.append(text)
+                yield from parser.feed(text)
+        yield from parser.close()
         parsed = parser.result()
         notes = [*seen.notes, *parsed.notes]
         if len(ids) >= limit:
@@ -189,8 +186,13 @@ class Engine:
         return last.prediction
 
     def _generate(self, inputs: Mapping[str, Any], limit: int) -> Generator[tuple[int, str, float], None, None]:
-        """(token id, its text, its log-probability) one by one; the text may be empty while a character is
-        incomplete."""
+        """Sets the model going, and gives (token id, its text, its log-probability) one by one; the text may be empty
+        while a character is incomplete. Closing it stops the model."""
+        written = self._written(inputs, limit)
+        next(written)
+        return written
+
+    def _written(self, inputs: Mapping[str, Any], limit: int) -> Generator[Any, None, None]:
         model, processor = self.checkpoint.model, self.checkpoint.processor
         tokenizer = processor.tokenizer
         out: queue.SimpleQueue = queue.SimpleQueue()
@@ -226,6 +228,7 @@ class Engine:
         ends = end_tokens(model)
         count = 0
         try:
+            yield None  # the model is at work
             while (item := out.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item

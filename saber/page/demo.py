@@ -19,7 +19,7 @@ import gradio as gr  # noqa: E402
 from gradio.data_classes import FileData  # noqa: E402
 
 from saber import media  # noqa: E402
-from saber.model import Done, NoRoom  # noqa: E402
+from saber.model import Done, NoRoom, Seen  # noqa: E402
 from saber.page import view  # noqa: E402
 from saber.page.desk import Ask, Desk, Queued  # noqa: E402
 from saber.page.line import Line, Refused  # noqa: E402
@@ -33,9 +33,6 @@ KEPT_S = (600, 3600)
 LARGEST_UPLOAD = "200mb"
 STYLE_SHEET = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js")
-#: Group of cards -> what was measured of the clip, below them.
-MEASURED = {"seen": "strip", "heard": "signals"}
-
 #: A live region must be one element that stays while its text changes; gradio redraws what is inside.
 LIVE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 
@@ -150,45 +147,43 @@ def build_demo(
                     said(shown.dataset, lambda language: {"label": say(language, "examples")})
             with gr.Column(elem_id="answer"):
                 place("status", js_on_load=LIVE)
-                for group, cards in view.GROUPS.items():
-                    with gr.Column(elem_classes=["group", f"group-{group}"]):
-                        place(f"group-{group}")
-                        with gr.Row(elem_classes=["cards"]):
-                            for card in cards:
-                                place(f"card-{card}")
-                        if group in MEASURED:
-                            place(MEASURED[group])
+                for group in view.GROUPS:
+                    place(f"group-{group}")
+                    if group in view.MEASURED:
+                        place(view.MEASURED[group])
                 place("facts")
                 place("actions")
-                with gr.Column(elem_classes=["group", "group-mute"]):
-                    place("mute")
-                    with gr.Row(elem_classes=["cards"]):
-                        for name in TRACKS:
-                            place(f"mute-{name}")
-                    with gr.Row(elem_id="mute-buttons", visible=False) as mute_row:
-                        without = {
-                            "picture": button("without-sound", "without_sound", min_width=140),
-                            "sound": button("without-picture", "without_picture", min_width=140),
-                        }
+                place("mute")
+                with gr.Row(elem_id="mute-buttons", visible=False) as mute_row:
+                    without = {
+                        "picture": button("without-sound", "without_sound", min_width=140),
+                        "sound": button("without-picture", "without_picture", min_width=140),
+                    }
         text("foot", lambda language: view.render_foot(language, minutes, shared))
 
-        controls = [analyse, stop, mute_row, *without.values()]
-        outputs = [*controls, *(parts[name] for name in PARTS)]
-
+        drawn = [parts[name] for name in PARTS]
+        outputs = [*drawn, analyse, stop, mute_row, *without.values()]
         part_controls = [part, part_begin, part_end, part_words]
 
         def visit_of(request: gr.Request) -> Visit:
             return visits.of(str(request.session_hash))
 
-        def updates(visit: Visit, everything: bool = False) -> list[Any]:
-            """For ``outputs``: what differs from what the page shows, so that nothing flickers, or ``everything``."""
-            changed, state = visit.changes(everything), visit.state
-            buttons: list[Any] = [gr.skip()] * len(controls)
-            if "controls" in changed:
-                buttons = [gr.update(interactive=not state.busy), gr.update(interactive=state.busy)]
-                buttons += [gr.update(visible=state.can_mute)]
-                buttons += [gr.update(interactive=state.can_mute and not state.busy)] * len(without)
-            return [*buttons, *(changed.get(name, gr.skip()) for name in PARTS)]
+        def draw(visit: Visit, everything: bool = False) -> list[Any]:
+            """For ``drawn``: what differs from what the page shows, so that nothing flickers, or ``everything``."""
+            changed = visit.changes(everything)
+            return [changed.get(name, gr.skip()) for name in PARTS]
+
+        def show(visit: Visit, everything: bool = True) -> list[Any]:
+            """For ``outputs``: the parts, and what can be pressed."""
+            state = visit.state
+            can_mute = gr.update(interactive=state.can_mute and not state.busy)
+            buttons = [gr.update(interactive=not state.busy), gr.update(interactive=state.busy)]
+            return [
+                *draw(visit, everything),
+                *buttons,
+                gr.update(visible=state.can_mute),
+                *[can_mute] * len(without),
+            ]
 
         def part_updates(visit: Visit) -> list[Any]:
             """For ``part_controls``: what of the clip can be chosen, and is."""
@@ -207,7 +202,7 @@ def build_demo(
             if (clip_path or "") == visit.clip_path:
                 return [gr.skip()] * (len(part_controls) + len(outputs))
             visit.choose(clip_path or "")
-            return [*part_updates(visit), *updates(visit)]
+            return [*part_updates(visit), *show(visit)]
 
         def move(moved: str) -> Callable[..., list[Any]]:
             def handle(start: float, end: float, request: gr.Request) -> list[Any]:
@@ -221,13 +216,13 @@ def build_demo(
         def begin(clip_path: str | None, language: str, given: str, request: gr.Request) -> list[Any]:
             visit = visit_of(request)
             visit.begin(clip_path or "", None if language == "clip" else language, given)
-            return updates(visit, everything=True)
+            return show(visit)
 
         def begin_again(alone: str) -> Callable[[gr.Request], list[Any]]:
             def handle(request: gr.Request) -> list[Any]:
                 visit = visit_of(request)
                 visit.begin_again(alone)
-                return updates(visit)
+                return show(visit)
 
             return handle
 
@@ -235,25 +230,26 @@ def build_demo(
             visit = visit_of(request)
             with closing(visit.run(desk, _visitor(request))) as steps:
                 for _ in steps:
-                    yield updates(visit)
+                    yield draw(visit)
+
+        def settle(request: gr.Request) -> list[Any]:
+            return show(visit_of(request), everything=False)
 
         def halt(request: gr.Request) -> list[Any]:
             visit = visit_of(request)
             visit.stop()
-            if visit.state.busy:  # the run has the last word; until then it cannot be stopped twice
-                return [gr.skip(), gr.update(interactive=False), *[gr.skip()] * (len(outputs) - 2)]
-            return updates(visit, everything=True)
+            return show(visit)
 
         def wipe(request: gr.Request) -> list[Any]:
             visit = visit_of(request)
             visit.clear()
-            return [None, *part_updates(visit), *updates(visit, everything=True)]
+            return [None, *part_updates(visit), *show(visit)]
 
         def speak(language: str, request: gr.Request) -> list[Any]:
             visit = visit_of(request)
             visit.speak(language)
             new_words = [gr.update(**of(language)) for _, of in words]
-            return [*new_words, part_updates(visit)[-1], *updates(visit, everything=True)]
+            return [*new_words, part_updates(visit)[-1], *show(visit)]
 
         def arrive(request: gr.Request) -> list[Any]:
             preferred = (request.headers.get("accept-language") or "").lower()
@@ -274,9 +270,10 @@ def build_demo(
             )  # fmt: skip
         going = dict(concurrency_limit=None, trigger_mode="multiple", **quiet)
         asked = analyse.click(begin, [clip, answer_in, tracks], outputs, js="saberShowAnswer", **at_once)
-        asked.then(run, None, outputs, **going)
+        asked.then(run, None, drawn, **going).then(settle, None, outputs, **at_once)
         for alone, pressed in without.items():
-            pressed.click(begin_again(alone), None, outputs, **at_once).then(run, None, outputs, **going)
+            asked = pressed.click(begin_again(alone), None, outputs, **at_once)
+            asked.then(run, None, drawn, **going).then(settle, None, outputs, **at_once)
         stop.click(halt, None, outputs, **at_once)
         clear.click(wipe, None, [clip, *part_controls, *outputs], **at_once)
 
@@ -333,7 +330,9 @@ def _add_endpoint(desk: Desk) -> None:
                 for event in events:
                     match event:
                         case Queued():
-                            yield {"status": "queued" if event.before else "looking", "before": event.before}
+                            yield {"status": "queued", "before": event.before}
+                        case Seen():
+                            yield {"status": "looking"}
                         case Event() if event.text:
                             texts[event.section] = texts.get(event.section, "") + event.text
                             yield {"status": "writing", "sections": dict(texts)}

@@ -57,7 +57,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Queued:
-    """``before``: how many are served first; 0: it is this one's turn."""
+    """``before``: how many are served first."""
 
     before: int
 
@@ -97,11 +97,12 @@ class Desk:
             look = ask.look or Look(self.engine.decode(ask.clip, ask.tracks))
             decoded = look.decoded.only(ask.tracks, ask.clip.name) if ask.look else look.decoded
             yield Looked(look)
-            while before := turn.wait(WAIT_S):
+            wait_s = 0.0
+            while before := turn.wait(wait_s):
                 if ask.stopped():
                     return
                 yield Queued(before)
-            yield Queued(0)
+                wait_s = WAIT_S
             with closing(self.write(decoded, ask.clip.id, ask.language, ask.tracks)) as events:
                 for event in events:
                     if ask.stopped():

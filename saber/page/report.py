@@ -27,7 +27,7 @@ dl { margin: 4px 0; } dt { font-size: 12px; color: #5c564f; }
 dd { margin: 0; } .badge { border: 1px solid; padding: 1px 7px; margin-right: 6px; font-weight: 600; }
 .sure, .facts, .notes, .quiet, .caution, .about { font-size: 12px; color: #5c564f; }
 .measured { font-size: 11px; color: #5c564f; } .card header { display: flex; justify-content: space-between; gap: 8px; }
-.group { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 0 20px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 0 20px; }
 .strip { display: flex; flex-wrap: wrap; gap: 2px; } .strip figure { margin: 0; }
 .strip img { height: 42px; display: block; } .strip figcaption { font-size: 8px; color: #5c564f; }
 .signal { margin: 6px 0 0; } .signal figcaption { font-size: 12px; } .signal svg { width: 100%; height: 34px; }
@@ -61,13 +61,10 @@ def report_page(state: view.PageState) -> str:
     """The whole answer as one HTML page that prints on one sheet."""
     language, rendered = state.language, view.render(state)
     parts = []
-    for group, cards in view.GROUPS.items():
-        parts += [rendered[f"group-{group}"], '<section class="group">', *(rendered[f"card-{card}"] for card in cards)]
-        parts += ["</section>", rendered.get({"seen": "strip", "heard": "signals"}.get(group, ""), "")]
-    answered = [tracks for tracks in TRACKS if tracks in state.answers and state.answers[tracks].prediction]
-    if len(answered) > 1:
-        parts += [rendered["mute"], '<section class="group">', *(rendered[f"mute-{tracks}"] for tracks in answered)]
-        parts.append("</section>")
+    for group in view.GROUPS:
+        parts += [rendered[f"group-{group}"], rendered.get(view.MEASURED.get(group, ""), "")]
+    if any(state.answers[tracks].prediction for tracks in TRACKS[1:] if tracks in state.answers):
+        parts.append(rendered["mute"])
     title, made_by = say(language, "report_title"), say(language, "made_by", title=state.title)
     words = "".join(f"<p class='about'>{html.escape(text)}</p>" for text in (made_by, say(language, "no_judge")))
     return (

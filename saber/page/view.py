@@ -30,18 +30,12 @@ from saber.sections import Event
 
 #: Group of cards -> its cards, in the order of the SED text. The verdict card holds relation and emotion.
 GROUPS: dict[str, tuple[str, ...]] = {"seen": VISUAL, "heard": ACOUSTIC, "meant": ("reasoning", "verdict")}
+#: Group of cards -> what was measured of the clip, below them.
+MEASURED = {"seen": "strip", "heard": "signals"}
 CARDS = tuple(card for cards in GROUPS.values() for card in cards)
-#: What changes on the page, by name: each is one HTML component with this element id.
-PARTS = (
-    "status",
-    *(f"group-{group}" for group in GROUPS),
-    *(f"card-{card}" for card in CARDS),
-    "facts",
-    "strip",
-    "signals",
-    "mute",
-    *(f"mute-{tracks}" for tracks in TRACKS),
-)
+#: What changes on the page, by name: each is one HTML component with this element id. Few, since gradio builds every
+#: component anew at each update, also those that stay.
+PARTS = ("status", *(f"group-{group}" for group in GROUPS), "strip", "signals", "facts", "mute")
 
 #: Notes that the cards say themselves.
 _ON_CARDS = ("no_picture", "no_sound")
@@ -50,6 +44,9 @@ _SOUND_EVENT = re.compile(r"&lt;/?[^\W\d_][\w -]{0,30}&gt;")
 LANG = {"en": "en", "zh": "zh-Hans"}
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _log = logging.getLogger(__name__)
+
+#: Seconds that the model has to itself for each second that drawing takes.
+DRAW_SHARE = 3.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ class PageState:
             case Looked():
                 return replace(self, look=event.look)
             case Queued():
-                return replace(self, phase="queued" if event.before else "looking", before=event.before)
+                return replace(self, phase="queued", before=event.before)
             case Event() if not event.text:
                 return self
         answer = self.answers.get(self.asking, Answer()).apply(event, at_s)
@@ -209,19 +206,19 @@ def follow(
     *,
     visitor: str = "",
     stopped: Callable[[], bool] = lambda: False,
-    every_s: float = 0.03,
+    every_s: float = 0.08,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[PageState]:
     """Serves what ``state`` (of phase waiting) asks and yields page states; the last is done, stopped or failed.
 
-    Between two states of the same section at least ``every_s`` seconds pass, since a browser draws no faster and each
-    update costs the model time; the start of a section is always yielded. While others are served, a state comes at
-    least every ``desk.WAIT_S`` seconds, so that a visitor who has left is noticed. ``stopped`` is asked before each
-    token: once it is true the model is stopped and what was written stays. Closing this generator stops the model as
-    well. A bad clip ends in its plain sentence, a bug in a plain apology and a traceback in the log: a visitor never
-    sees one.
+    A page takes time to draw, which a model on the same machine lacks: after a state that took ``t`` seconds until the
+    next was asked for, at least ``every_s`` and three times ``t`` pass. While others are served, a state comes at least
+    every ``desk.WAIT_S`` seconds, so that a visitor who has left is noticed. ``stopped`` is asked before each token:
+    once it is true the model is stopped and what was written stays. Closing this generator stops the model as well. A
+    bad clip ends in its plain sentence, a bug in a plain apology and a traceback in the log: a visitor never sees one.
     """
-    began = last = clock()
+    began = clock()
+    next_at = -math.inf
     held = False
     # Named by its file: the path is this machine's.
     clip = Clip(state.clip_path, state.start_s, state.end_s, id=PurePath(state.clip_path).name)
@@ -236,11 +233,13 @@ def follow(
                         break
                     now = clock()
                     before, state = state, state.apply(event, now - began)
-                    held = held or state is not before
-                    turned = _writing(state) != _writing(before) or isinstance(event, (Looked, Queued, Seen, Done))
-                    if held and (turned or now - last >= every_s):
+                    # What was measured is drawn with the next that comes, which is at once.
+                    held = held or (state is not before and not isinstance(event, Looked))
+                    turned = state.phase != before.phase or isinstance(event, Queued)
+                    if held and (turned or now >= next_at):
                         yield state
-                        last, held = clock(), False
+                        drawn_at, held = clock(), False
+                        next_at = drawn_at + max(every_s, DRAW_SHARE * (drawn_at - now))
         if state.busy:
             yield state.stop(clock() - began)
     except (media.MediaError, Refused) as error:
@@ -254,11 +253,6 @@ def follow(
         yield state.fail("bug")
 
 
-def _writing(state: PageState) -> tuple[str, str]:
-    answer = state.answers.get(state.asking)
-    return state.phase, answer.writing if answer else ""
-
-
 def problem_sentence(problem: Exception | str, language: str) -> str:
     """What went wrong, in one plain sentence or two."""
     if isinstance(problem, media.MediaError):
@@ -270,22 +264,22 @@ def problem_sentence(problem: Exception | str, language: str) -> str:
 
 def render(state: PageState) -> dict[str, str]:
     """Every changing part of the page -> its HTML, for the names in PARTS."""
-    parts = {"status": render_status(state), "facts": render_facts(state)}
-    for group, cards in GROUPS.items():
-        parts[f"group-{group}"] = f'<h2 lang="{_lang(state)}">{_escape(say(state.language, group))}</h2>'
-        for card in cards:
-            parts[f"card-{card}"] = render_card(state, card)
+    parts = {"status": render_status(state), "facts": render_facts(state), "mute": render_mute(state)}
+    for group in GROUPS:
+        parts[f"group-{group}"] = render_group(state, group)
     for name in ("strip", "signals"):
         parts[name] = state.look.figure(name, state.language) if state.look else ""
-    parts["mute"] = render_mute(state)
-    for tracks in TRACKS:
-        parts[f"mute-{tracks}"] = render_verdict(state, tracks) if state.can_mute else ""
     return parts
 
 
-def render_cards(state: PageState) -> str:
-    """The seven cards as one piece of HTML, in reading order."""
-    return "".join(render_card(state, card) for card in CARDS)
+def render_group(state: PageState, group: str) -> str:
+    """What is seen, what is heard, or what it means: a heading and its cards."""
+    cards = "".join(f'<div id="card-{card}">{render_card(state, card)}</div>' for card in GROUPS[group])
+    title = _escape(say(state.language, group))
+    return (
+        f'<section class="group group-{group}"><h2 lang="{_lang(state)}">{title}</h2>'
+        f'<div class="cards">{cards}</div></section>'
+    )
 
 
 def render_card(state: PageState, card: str) -> str:
@@ -368,13 +362,17 @@ def part_sentence(state: PageState, seen: Seen) -> str:
 
 
 def render_mute(state: PageState) -> str:
-    """Heading over the verdicts with and without a track; what they mean once all three are there."""
+    """The verdicts with and without a track, side by side, and what they mean once all three are there."""
     if not state.can_mute:
         return ""
     language = state.language
     answers = [state.answers.get(tracks, Answer()) for tracks in TRACKS]
     text = say(language, f"carried_{carries(*answers)}" if all(a.prediction for a in answers) else "mute_words")
-    return f'<h2 lang="{_lang(state)}">{_escape(say(language, "mute"))}</h2><p class="quiet">{_escape(text)}</p>'
+    verdicts = "".join(f'<div id="mute-{tracks}">{render_verdict(state, tracks)}</div>' for tracks in TRACKS)
+    return (
+        f'<section class="group group-mute" lang="{_lang(state)}"><h2>{_escape(say(language, "mute"))}</h2>'
+        f'<p class="quiet">{_escape(text)}</p><div class="cards">{verdicts}</div></section>'
+    )
 
 
 def carries(both: Answer, picture: Answer, sound: Answer) -> str:

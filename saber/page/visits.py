@@ -105,8 +105,8 @@ class Visit:
         """Serves what was asked and stops for each step that the page may draw. A run that was stopped or followed by
         another ends by itself."""
         own, asked = self._run, self.state
-        yield  # once at least: gradio empties what an event says nothing of
         if asked.phase != "waiting" or not own:
+            yield  # once at least: gradio empties what an event says nothing of
             return
 
         def stopped() -> bool:
@@ -119,14 +119,12 @@ class Visit:
                         break
                     self.state = replace(after, language=self.state.language)
                 yield
-        # The last word, after anything that was still on its way to the page.
-        if self._run in ("", own):
+        if self._run != own:  # what was on its way may have been drawn after what came since: all is sent again
             self._shown.clear()
             yield
 
     def changes(self, everything: bool = False) -> dict[str, str]:
-        """Part of the page -> its HTML, of those that differ from what was sent before, or of all. "controls" among
-        them: what can be pressed has changed."""
+        """Part of the page -> its HTML, of those that differ from what was sent before, or of all."""
         with self._lock:
             state = self.state
             new = view.render(state)
@@ -134,7 +132,6 @@ class Visit:
                 new["actions"] = report.render_actions(state)
             elif not state.again:
                 new["actions"] = ""  # while the clip is asked about again, the whole answer can still be taken
-            new["controls"] = f"{state.busy} {state.can_mute}"
             changed = {name: html for name, html in new.items() if everything or self._shown.get(name) != html}
             self._shown |= new
         return changed
