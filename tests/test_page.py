@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from saber import media, sections
 from saber.media import Decoded, Facts, MediaError
 from saber.model import Done, NoRoom, Seen, Settings
-from saber.page import cues, line, report, signals, texts, view
+from saber.page import cues, line, report, signals, texts, view, visits
 from saber.page.desk import Ask, Desk, Look, Looked, Queued
 from saber.schema import SECTIONS, TRACKS, Annotation, Clip, Prediction
 from saber.sections import Event
@@ -799,3 +799,115 @@ def test_there_is_nothing_to_take_away_before_the_answer_is_whole():
     assert "A kitchen." in report.plain_text(after(BOTH, done())) and "Verdict" not in report.plain_text(
         after(BOTH, done())
     )
+
+
+# One open page
+
+
+def visit_of(clip_path: str = "", length_s: float = 3.0, **values: object) -> visits.Visit:
+    visit = visits.Visit(view.PageState(), 30.0)
+    visit.clip_path, visit.length_s, visit.part = clip_path, length_s, (0.0, min(length_s, 30.0))
+    return visit
+
+
+def test_a_run_shows_each_step_and_the_end():
+    visit, desk = visit_of("clip.mp4"), Desk(ScriptedEngine([BOTH, event("scene", "A kitchen."), done()]))
+    visit.changes()
+    visit.begin("clip.mp4", None, "both")
+    assert set(visit.changes()) >= {"status"} and visit.changes() == {}
+    phases = []
+    for _ in visit.run(desk, "me"):
+        phases.append(visit.state.phase)
+        assert "status" in visit.changes()
+    assert phases == ["looking", "writing", "done"] and desk.line.taken == 0
+    assert list(visit.changes(everything=True)) and "Copy the answer" in visit.changes(everything=True)["actions"]
+
+
+@pytest.mark.parametrize("what", ["stop", "clear", "leave", "begin"])
+def test_whatever_ends_a_run_ends_its_answer_and_frees_the_line(what):
+    engine = ScriptedEngine([BOTH, *(event("scene", letter) for letter in "abcdefgh"), done()])
+    clock_of, visit, desk = Clock(engine, 1.0), visit_of("clip.mp4"), Desk(engine)
+    visit.begin("clip.mp4", None, "both")
+    steps = visit.run(desk, "me")
+    next(steps), next(steps)
+    {"stop": visit.stop, "clear": visit.clear, "leave": visit.leave,
+     "begin": lambda: visit.begin("clip.mp4", "zh", "sound")}[what]()  # fmt: skip
+    for _ in steps:
+        pass
+    assert engine.closed and engine.given < 6 and desk.line.taken == 0 and clock_of() < 10
+    expected = {"stop": "stopped", "clear": "empty", "begin": "waiting"}
+    if what in expected:
+        assert visit.state.phase == expected[what]
+    if what == "stop":
+        assert visit.state.answer.texts["scene"].startswith("a")
+    if what == "begin":
+        assert (visit.state.tracks, visit.state.answer_in) == ("sound", "zh")
+        assert visit.changes(), "what was drawn late is drawn over"
+
+
+def test_stop_while_others_are_served_lets_another_clip_be_asked_at_once():
+    engine = ScriptedEngine([BOTH, done()])
+    visit, desk = visit_of("clip.mp4"), Desk(engine)
+    with desk.line.enter("other"):
+        visit.begin("clip.mp4", None, "both")
+        steps = visit.run(desk, "me")
+        next(steps)
+        assert visit.state.phase == "queued"
+        visit.stop()
+        assert visit.state.phase == "stopped" and not visit.state.busy
+        visit.begin("clip.mp4", None, "both")
+        for _ in steps:  # the old run, which finds that another has begun
+            assert visit.state.phase == "waiting"
+    for _ in visit.run(desk, "me"):
+        pass
+    assert visit.state.phase == "done" and len(engine.calls) == 1
+
+
+def test_the_language_can_change_in_the_middle_of_a_run():
+    engine = ScriptedEngine([BOTH, *(event("scene", "a") for _ in range(4)), done()])
+    visit = visit_of("clip.mp4")
+    Clock(engine, 1.0)
+    visit.begin("clip.mp4", None, "both")
+    for number, _ in enumerate(visit.run(Desk(engine), "me")):
+        if number == 1:
+            visit.speak("zh")
+    assert visit.state.language == "zh" and "完成" in visit.changes(everything=True)["status"]
+
+
+def test_what_a_clip_is_long_decides_what_is_read(clips, tmp_path):
+    visit = visits.Visit(view.PageState(), 1.0)  # at most one second at once
+    visit.choose(clips[0].path)
+    assert visit.length_s == pytest.approx(clips[0].metadata["duration_s"], abs=0.2) and visit.part == (0.0, 1.0)
+    visit.begin(clips[0].path, None, "both")
+    assert (visit.state.start_s, visit.state.end_s, visit.state.length_s) == (0.0, 1.0, visit.length_s)
+    visit.move("start", 0.75, 1.0)
+    visit.begin(clips[0].path, None, "both")
+    assert (visit.state.start_s, visit.state.end_s) == (0.75, 1.25)
+    # Another clip, analysed before the page has heard of it: its own first part, not that of the clip before.
+    visit.begin(clips[1].path, None, "both")
+    assert (visit.state.start_s, visit.state.end_s) == (0.0, 1.0) and visit.clip_path == clips[1].path
+    whole = visits.Visit(view.PageState(), 30.0)
+    whole.choose(clips[0].path)
+    whole.begin(clips[0].path, None, "both")
+    assert (whole.state.start_s, whole.state.end_s) == (0.0, None)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no film " * 100)
+    whole.clear()
+    whole.choose(str(broken))
+    assert "This is not a video" in whole.changes(everything=True)["status"] and whole.length_s == 0
+    whole.choose(clips[0].path)
+    assert "This is not a video" not in whole.changes(everything=True)["status"]
+
+
+def test_what_all_pages_keep_is_bounded(monkeypatch):
+    monkeypatch.setattr(visits, "KEPT_BYTES", Look(clip_of()).bytes * 2)
+    monkeypatch.setattr(visits, "MOST_VISITS", 4)
+    every = visits.Visits(view.PageState(), 30.0)
+    for session in "abcd":
+        every.of(session).state = replace(view.PageState(), look=Look(clip_of()))
+    kept = [every.of(session) for session in "abcd"]
+    assert [visit.state.look is not None for visit in kept] == [False, False, True, True]
+    every.of("e")
+    assert every.of("b") is not kept[0] and every.of("d") is kept[3]
+    every.leave("d")
+    assert every.of("d") is not kept[3]
