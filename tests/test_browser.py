@@ -556,6 +556,12 @@ def test_a_file_that_is_too_large_is_refused_in_words(browser, engine, tmp_path,
 # The same from a program
 
 
+def test_the_foot_leads_to_how_a_program_asks(visitor):
+    visitor.page.click(".foot a")
+    visitor.page.wait_for_selector("text=/analyze", timeout=10_000)
+    visitor.page.wait_for_selector("text=from gradio_client import Client")
+
+
 def test_the_endpoint_streams_the_same_answer(address, engine, clip):
     client = Client(address, verbose=False)
     job = client.submit(handle_file(str(clip)), language="en", api_name="/analyze")

@@ -385,7 +385,7 @@ def launch(
         theme=build_theme(),
         css_paths=[STYLE_SHEET],
         head=f"<script>{SCRIPT.read_text('utf-8')}</script>",
-        footer_links=[],
+        footer_links=["api"],  # gradio's page about it, which the foot of ours opens
         max_file_size=LARGEST_UPLOAD,
         run_history=False,  # no visitor's runs are kept
         ssr_mode=False,

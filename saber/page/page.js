@@ -19,6 +19,12 @@ function saberSeek(ends, moved) {
   return ends;
 }
 
+document.addEventListener('click', event => {
+  if (!event.target.closest?.('[href="#api"]')) return;
+  event.preventDefault();
+  document.querySelector('.show-api')?.click(); // gradio's own page about it
+});
+
 document.addEventListener('click', async event => {
   const button = event.target.closest?.('[data-copy]');
   if (!button) return;

@@ -18,15 +18,17 @@ from saber.page.texts import say
 from saber.schema import SECTIONS, TRACKS
 
 _STYLE = """
-@page { size: A4; margin: 14mm; }
+@page { size: A4; margin: 9mm 12mm; }
+@media print { body { font-size: 11px !important; margin: 0 auto !important; } h2 { margin-top: 8px !important; }
+  .sure, .facts, .notes, .quiet, .caution, .about, dt, .signal figcaption { font-size: 9.5px !important; } }
 body { margin: 24px auto; max-width: 46rem; font: 14px/1.5 Charter, Georgia, "Noto Serif", "Noto Serif CJK SC", serif;
   color: #23211d; background: #fff; }
 h1 { font-size: 22px; font-weight: 400; margin: 0 0 2px; } h2 { font-size: 15px; margin: 14px 0 4px; color: #5c564f; }
-h3 { font-size: 13px; margin: 8px 0 0; } p { margin: 2px 0; }
+h3 { font-size: 1em; margin: 8px 0 0; } p { margin: 2px 0; }
 dl { margin: 4px 0; } dt { font-size: 12px; color: #5c564f; }
 dd { margin: 0; } .badge { border: 1px solid; padding: 1px 7px; margin-right: 6px; font-weight: 600; }
 .sure, .facts, .notes, .quiet, .caution, .about { font-size: 12px; color: #5c564f; }
-.measured { font-size: 11px; color: #5c564f; } .card header { display: flex; justify-content: space-between; gap: 8px; }
+.measured { font-size: 11px; color: #5c564f; } .card header { display: flex; justify-content: space-between; align-items: baseline; gap: 8px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 0 20px; }
 .strip { display: flex; flex-wrap: wrap; gap: 2px; } .strip figure { margin: 0; }
 .strip img { height: 42px; display: block; } .strip figcaption { font-size: 8px; color: #5c564f; }

@@ -438,7 +438,7 @@ def render_foot(language: str, minutes: float, shared: bool) -> str:
     """What it is not for, the law, consent, and where a clip goes. ``minutes``: how long a clip is kept at most."""
     keys = ("foot_for", "foot_law", "foot_consent", "foot_clip", *["foot_share"] * shared)
     words = "".join(f"<p>{_escape(say(language, key, minutes=minutes))}</p>" for key in keys)
-    link = f'<p><a href="?view=api">{_escape(say(language, "foot_api"))}</a></p>'
+    link = f'<p><a href="#api">{_escape(say(language, "foot_api"))}</a></p>'
     title = _escape(say(language, "foot"))
     return f'<footer class="foot" lang="{LANG[language]}"><h2>{title}</h2>{words}{link}</footer>'
 
