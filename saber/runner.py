@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -305,7 +306,9 @@ def decode(request: Request, settings: media.MediaSettings, limits: media.Limits
     found = media.decode(request.clip, settings, limits, "picture")
     length = max(found.duration_s, other.duration_s)
     notes = {**other.notes, **found.notes}
-    return replace(found, audio=other.audio, duration_s=length, sound_s=other.sound_s, notes=notes)
+    audio = np.zeros(round(length * settings.sample_rate_hz), np.float32)
+    audio[: len(other.audio)] = other.audio[: len(audio)]
+    return replace(found, audio=audio, duration_s=length, sound_s=other.sound_s, notes=notes)
 
 
 class _Decoded(torch.utils.data.Dataset):

@@ -96,15 +96,18 @@ def wait_until_idle(limit_s: float = 5.0) -> bool:
     return not generating()
 
 
-def test_an_uploaded_clip_fills_the_cards_one_after_another_step_by_step(visitor, engine, clip):
-    # A token every 0.1 s, the pace of a large model: the embedded one has written a card before a page is drawn.
-    slow = engine.checkpoint.model.lm_head.register_forward_hook(lambda *_: time.sleep(0.1))
-    try:
-        visitor.upload(clip)
-        visitor.analyse()
-        visitor.wait_for("done")
-    finally:
-        slow.remove()
+@pytest.fixture
+def slow(engine) -> Iterator[None]:
+    """A token every 0.1 s, the pace of a large model: the embedded one would be done before a visitor can act."""
+    hook = engine.checkpoint.model.lm_head.register_forward_hook(lambda *_: time.sleep(0.1))
+    yield
+    hook.remove()
+
+
+def test_an_uploaded_clip_fills_the_cards_one_after_another_step_by_step(visitor, clip, slow):
+    visitor.upload(clip)
+    visitor.analyse()
+    visitor.wait_for("done")
     snapshots = visitor.page.evaluate("window.snapshots")
     first_seen = {}
     for card in CARDS:
@@ -219,7 +222,7 @@ def test_no_request_leaves_this_machine(visitor):
     assert page.locator("#clip button[aria-label='Trim video to selection']").is_hidden()
 
 
-def test_stop_in_the_middle_keeps_what_was_written_and_frees_the_model(visitor, clip):
+def test_stop_in_the_middle_keeps_what_was_written_and_frees_the_model(visitor, clip, slow):
     page = visitor.page
     visitor.upload(clip)
     page.evaluate(PRESS_AT, ["stop", "face"])
@@ -238,13 +241,14 @@ def test_stop_in_the_middle_keeps_what_was_written_and_frees_the_model(visitor, 
     visitor.wait_for("done")
 
 
-def test_stop_while_others_are_served_first_acts_at_once_and_the_visitor_may_ask_again(browser, address, clip, visitor):
+def test_stop_while_others_are_served_acts_at_once_and_the_visitor_may_ask_again(browser, address, clip, visitor, slow):
     first = Visitor(browser, address)
     first.upload(clip)
     visitor.upload(clip)
     first.analyse()
     visitor.analyse()
-    visitor.page.click("#stop:not([disabled])")
+    visitor.page.wait_for_selector("#status [data-phase=queued]", timeout=ANSWER_MS)
+    visitor.press("#stop:not([disabled])")
     visitor.wait_for("stopped")
     expect(visitor.page.locator("#analyse")).to_be_enabled()
     visitor.analyse()
@@ -386,7 +390,7 @@ def test_without_the_sound_or_the_picture_three_verdicts_stand_side_by_side(visi
     assert visitor.text("#mute-picture .text") == alone.annotation.reasoning
 
 
-def test_clear_empties_the_page_at_once_even_in_the_middle(visitor, clip):
+def test_clear_empties_the_page_at_once_even_in_the_middle(visitor, clip, slow):
     page = visitor.page
     visitor.upload(clip)
     page.evaluate(PRESS_AT, ["clear", "face"])

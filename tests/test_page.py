@@ -597,11 +597,24 @@ def test_the_cards_keep_the_whole_answer_while_it_is_asked_again():
     assert stopped.phase == "stopped" and "Not asked yet." not in text_of(view.render_verdict(stopped, "both"))
 
 
-@pytest.mark.parametrize("decoded", [clip_of(sound=False), clip_of(picture=False)])
-def test_where_a_track_is_missing_there_is_nothing_to_take_away(decoded):
-    state = after(Looked(Look(decoded)), BOTH, done())
+@pytest.mark.parametrize("seen", [replace(BOTH, audio_s=0.0), replace(BOTH, frames=0)])
+def test_where_a_track_is_missing_there_is_nothing_to_take_away(seen):
+    state = after(Looked(Look(clip_of())), seen, done())
     assert not state.can_mute and view.render(state)["mute"] == ""
-    assert not after(BOTH, done()).can_mute  # nor where the clip is no longer held
+    assert after(BOTH, done()).can_mute
+
+
+def test_a_clip_that_is_no_longer_held_is_read_again_and_its_figures_stay():
+    engine = ScriptedEngine([BOTH, done()])
+    desk = Desk(engine)
+    state = list(view.follow(desk, asked()))[-1]
+    strip, drawn = state.look.figure("strip", "en"), state.look.figure("signals", "zh")
+    state.look.release()
+    assert state.look.bytes == 0 and state.can_mute
+    assert (state.look.figure("strip", "en"), state.look.figure("signals", "zh")) == (strip, drawn)
+    assert state.look.figure("strip", "zh").count("<img") == 4
+    list(view.follow(desk, state.begin_again("sound", "run-2")))
+    assert engine.decoded[-1][3] == "both" and engine.calls[-1][2:] == ("sound", False, True)
 
 
 # Parts of a clip
@@ -899,15 +912,69 @@ def test_what_a_clip_is_long_decides_what_is_read(clips, tmp_path):
     assert "This is not a video" not in whole.changes(everything=True)["status"]
 
 
+def test_a_run_that_is_asked_for_twice_is_served_once():
+    engine = ScriptedEngine([BOTH, done()])
+    visit, desk = visit_of("clip.mp4"), Desk(engine)
+    visit.begin("clip.mp4", None, "both")
+    first, second = visit.run(desk, "me"), visit.run(desk, "me")
+    next(first)
+    for _ in second:
+        assert desk.line.taken == 1
+    for _ in first:
+        pass
+    assert len(engine.calls) == 1 and visit.state.phase == "done"
+
+
+def test_a_clip_that_takes_long_to_measure_does_not_replace_a_later_one(monkeypatch):
+    visit, free = visit_of(), threading.Event()
+
+    def probe(path, whole):
+        if path == "slow.mp4":
+            assert free.wait(30)
+            raise MediaError("not_media", "slow.mp4")
+        return Facts(has_video=True, has_audio=True, duration_s=50.0)
+
+    monkeypatch.setattr(media, "probe", probe)
+    measuring = threading.Thread(target=visit.choose, args=("slow.mp4",))
+    measuring.start()
+    visit.choose("quick.mp4")
+    visit.move("start", 15.0, 40.0)
+    free.set()
+    measuring.join(30)
+    visit.begin("quick.mp4", None, "both")
+    assert (visit.state.start_s, visit.state.end_s, visit.state.length_s) == (15.0, 40.0, 50.0)
+
+
+def test_without_a_gpu_the_spaces_own_words_are_told():
+    import gradio
+
+    for language, told in (("en", "This Space got no GPU for it: no quota"), ("zh", "没有分到 GPU：no quota")):
+        *_, state = view.follow(
+            Desk(ScriptedEngine([gradio.Error("no quota", print_exception=False)])), asked(language)
+        )
+        assert state.phase == "failed" and told in text_of(view.render_status(state))
+
+
 def test_what_all_pages_keep_is_bounded(monkeypatch):
     monkeypatch.setattr(visits, "KEPT_BYTES", Look(clip_of()).bytes * 2)
     monkeypatch.setattr(visits, "MOST_VISITS", 4)
     every = visits.Visits(view.PageState(), 30.0)
     for session in "abcd":
-        every.of(session).state = replace(view.PageState(), look=Look(clip_of()))
+        every.of(session).state = after(Looked(Look(clip_of())), BOTH, done())
     kept = [every.of(session) for session in "abcd"]
-    assert [visit.state.look is not None for visit in kept] == [False, False, True, True]
+    assert [visit.state.look.decoded is not None for visit in kept] == [False, False, True, True]
+    assert all(visit.state.can_mute and "strip" in visit.changes(everything=True)["strip"] for visit in kept)
     every.of("e")
-    assert every.of("b") is not kept[0] and every.of("d") is kept[3]
-    every.leave("d")
-    assert every.of("d") is not kept[3]
+    assert every.of("b") is kept[1] and every.of("a") is not kept[0]
+
+
+def test_a_page_whose_connection_is_lost_may_come_back_for_a_while():
+    every = visits.Visits(view.PageState(), 30.0, keep_s=0.2)
+    visit = every.of("a")
+    visit.state = after(Looked(Look(clip_of())), BOTH, done(), language="zh")
+    every.leave("a")
+    assert visit.state.look.decoded is None and every.of("a") is visit and visit.state.language == "zh"
+    every.leave("a")
+    time.sleep(0.3)
+    every.of("b")
+    assert every.of("a") is not visit

@@ -249,11 +249,10 @@ def _check_language(language: str | None) -> None:
 def seen_by(checkpoint: Checkpoint, decoded: media.Decoded, inputs: Mapping[str, Any]) -> Seen:
     """What a prepared clip holds."""
     ids, config = inputs["input_ids"], checkpoint.model.config
-    rate = checkpoint.settings.media.sample_rate_hz
     return Seen(
         frames=0 if decoded.frames is None else len(decoded.frames),
-        video_s=0.0 if decoded.frames is None else round(decoded.duration_s, 3),
-        audio_s=0.0 if decoded.audio is None else round(len(decoded.audio) / rate, 3),
+        video_s=0.0 if decoded.frames is None else round(decoded.picture_s, 3),
+        audio_s=0.0 if decoded.audio is None else round(decoded.sound_s, 3),
         prompt_tokens=int(ids.shape[1]),
         video_tokens=int((ids == config.video_token_id).sum()),
         audio_tokens=int((ids == config.audio_token_id).sum()),

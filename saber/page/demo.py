@@ -21,7 +21,7 @@ from gradio.data_classes import FileData  # noqa: E402
 from saber import media  # noqa: E402
 from saber.model import Done, NoRoom, Seen  # noqa: E402
 from saber.page import view  # noqa: E402
-from saber.page.desk import Ask, Desk, Queued  # noqa: E402
+from saber.page.desk import Ask, Desk, NoGpu, Queued  # noqa: E402
 from saber.page.line import Line, Refused  # noqa: E402
 from saber.page.texts import say  # noqa: E402
 from saber.page.visits import PARTS, Visit, Visits  # noqa: E402
@@ -65,7 +65,7 @@ def build_demo(
     about = engine.about
     first = view.PageState(title=str(about.get("title") or ""), trained_on=about.get("trained_on") or {})
     longest_s = engine.limits.max_part_s
-    visits, beginning = Visits(first, longest_s), view.render(first)
+    visits, beginning = Visits(first, longest_s, kept_s[1]), view.render(first)
     minutes = sum(kept_s) / 60
 
     with gr.Blocks(title="SABER", analytics_enabled=False, fill_width=True, delete_cache=kept_s) as demo:
@@ -238,7 +238,7 @@ def build_demo(
         def halt(request: gr.Request) -> list[Any]:
             visit = visit_of(request)
             visit.stop()
-            return show(visit)
+            return show(visit, everything=False)
 
         def wipe(request: gr.Request) -> list[Any]:
             visit = visit_of(request)
@@ -260,7 +260,7 @@ def build_demo(
         at_once = dict(queue=False, **quiet)
         spoken = [*(component for component, _ in words), part_words, *outputs]
         demo.load(arrive, None, [page_language, *spoken], **at_once)
-        page_language.input(speak, [page_language], spoken, js="saberSpeak", **at_once)
+        page_language.input(speak, [page_language], spoken, **at_once)
         clip.change(choose, [clip], [*part_controls, *outputs], **at_once)
         sound.upload(lambda path: path, [sound], [clip], **at_once)
         for moved, slider in (("start", part_begin), ("end", part_end)):
@@ -338,12 +338,12 @@ def _add_endpoint(desk: Desk) -> None:
                             yield {"status": "writing", "sections": dict(texts)}
                         case Done():
                             yield {"status": "done", **event.prediction.to_json()}
-        except (media.MediaError, Refused, NoRoom, ValueError) as error:
+        except media.MediaError as error:
+            raise gr.Error(error.sentence("en"), print_exception=False) from error
+        except (Refused, NoGpu) as error:
+            raise gr.Error(view.problem_sentence(error, "en"), print_exception=False) from error
+        except (NoRoom, ValueError) as error:
             told = str(error)
-            if isinstance(error, media.MediaError):
-                told = error.sentence("en")
-            elif isinstance(error, Refused):
-                told = say("en", error.reason, limit=error.limit)
             raise gr.Error(told, print_exception=False) from error
 
     gr.on(

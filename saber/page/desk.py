@@ -12,32 +12,43 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import gradio as gr
 import spaces
 
 from saber.media import Decoded, MediaError
 from saber.model import Done, NoRoom, Seen
 from saber.page import signals
 from saber.page.line import Line
-from saber.schema import Clip
+from saber.schema import LANGUAGES, Clip
 from saber.sections import Event
 
 #: How often somebody who waits is looked after, in seconds: whether they have left, who is before them.
 WAIT_S = 0.25
 #: On ZeroGPU: seconds to begin, seconds a second of the clip, and tokens a second. Ours, not measured.
 GPU_BEGIN_S, GPU_CLIP_S, GPU_TOKENS = 10.0, 0.5, 30.0
+#: More is not asked for: a longer request waits longer, or is refused.
+GPU_MOST_S = 120.0
 
 
 class Look:
     """A clip as it was read, and what was measured of it. ``figure`` draws it once for each language."""
 
     def __init__(self, decoded: Decoded) -> None:
-        self.decoded, self.signals = decoded, signals.measure(decoded)
+        self.decoded: Decoded | None = decoded
+        self.signals = signals.measure(decoded)
         self._figures: dict[tuple[str, str], str] = {}
 
     @property
     def bytes(self) -> int:
-        arrays = (self.decoded.frames, self.decoded.audio)
+        arrays = (self.decoded.frames, self.decoded.audio) if self.decoded else ()
         return sum(array.nbytes for array in arrays if array is not None)
+
+    def release(self) -> None:
+        """Forgets the clip and keeps the figures."""
+        if self.decoded:
+            for language in LANGUAGES:
+                self.figure("strip", language)
+            self.decoded = None
 
     def figure(self, name: str, language: str) -> str:
         """ "strip", the frames that the model saw, or "signals", as HTML."""
@@ -64,7 +75,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class Ask:
-    """What one visitor asks. ``look``: the clip with both tracks, where it was read before; ``tracks`` are then taken
+    """What one visitor asks. ``look``: the clip with both tracks, where it was read before: ``tracks`` are then taken
     from it."""
 
     clip: Clip
@@ -73,6 +84,10 @@ class Ask:
     visitor: str = ""
     look: Look | None = None
     stopped: Callable[[], bool] = field(default=lambda: False)
+
+
+class NoGpu(Exception):
+    """ZeroGPU gave no GPU. Its message is for the visitor."""
 
 
 class Desk:
@@ -91,31 +106,36 @@ class Desk:
             yield error
 
     def serve(self, ask: Ask) -> Iterator[Looked | Queued | Seen | Event | Done]:
-        """All that happens until the answer is there, or ``ask.stopped()``. Raises MediaError, NoRoom and
-        line.Refused. Closing it stops the model and gives the place in the line back."""
+        """All that happens until the answer is there, or ``ask.stopped()``. Raises MediaError, NoRoom, NoGpu
+        and line.Refused. Closing it stops the model and gives the place in the line back."""
         with self.line.enter(ask.visitor) as turn:
-            look = ask.look or Look(self.engine.decode(ask.clip, ask.tracks))
-            decoded = look.decoded.only(ask.tracks, ask.clip.name) if ask.look else look.decoded
-            yield Looked(look)
+            decoded = ask.look.decoded if ask.look else None
+            if decoded is None:
+                decoded = self.engine.decode(ask.clip, "both" if ask.look else ask.tracks)
+            yield Looked(ask.look or Look(decoded))
+            decoded = decoded.only(ask.tracks, ask.clip.name) if ask.look else decoded
             wait_s = 0.0
             while before := turn.wait(wait_s):
                 if ask.stopped():
                     return
                 yield Queued(before)
                 wait_s = WAIT_S
-            with closing(self.write(decoded, ask.clip.id, ask.language, ask.tracks)) as events:
-                for event in events:
-                    if ask.stopped():
-                        return
-                    if isinstance(event, Exception):
-                        raise event
-                    yield event
+            try:
+                with closing(self.write(decoded, ask.clip.id, ask.language, ask.tracks)) as events:
+                    for event in events:
+                        if ask.stopped():
+                            return
+                        if isinstance(event, Exception):
+                            raise event
+                        yield event
+            except gr.Error as error:  # ZeroGPU's own words: no quota, no GPU in time
+                raise NoGpu(error.message) from error
 
 
 def _gpu_seconds(limit: int) -> Callable[..., float]:
     """What ZeroGPU is asked for, by the clip's length and the answer's bound of tokens."""
 
     def seconds(decoded: Decoded, *_: Any) -> float:
-        return GPU_BEGIN_S + GPU_CLIP_S * decoded.duration_s + limit / GPU_TOKENS
+        return min(GPU_MOST_S, GPU_BEGIN_S + GPU_CLIP_S * decoded.duration_s + limit / GPU_TOKENS)
 
     return seconds

@@ -7,11 +7,6 @@ function saberShowAnswer(...inputs) {
   return inputs;
 }
 
-function saberSpeak(language) {
-  document.documentElement.lang = language;
-  return language;
-}
-
 /* The player shows the frame at the end of the part that is being moved. */
 function saberSeek(ends, moved) {
   const player = document.querySelector('#clip video');
@@ -37,6 +32,8 @@ document.addEventListener('click', async event => {
 /* gradio gives a group of radio buttons a caption that no screen reader connects with it, and each button a name of
    its own, so that the arrow keys find no next one. */
 function saberNameGroups() {
+  const spoken = document.querySelector('.masthead')?.lang;
+  if (spoken && document.documentElement.lang !== spoken) document.documentElement.lang = spoken;
   for (const group of document.querySelectorAll('fieldset')) {
     for (const button of group.querySelectorAll('input[type=radio]'))
       if (button.name !== group.id) button.name = group.id;

@@ -28,7 +28,8 @@ h3 { font-size: 1em; margin: 8px 0 0; } p { margin: 2px 0; }
 dl { margin: 4px 0; } dt { font-size: 12px; color: #5c564f; }
 dd { margin: 0; } .badge { border: 1px solid; padding: 1px 7px; margin-right: 6px; font-weight: 600; }
 .sure, .facts, .notes, .quiet, .caution, .about { font-size: 12px; color: #5c564f; }
-.measured { font-size: 11px; color: #5c564f; } .card header { display: flex; justify-content: space-between; align-items: baseline; gap: 8px; }
+.measured { font-size: 11px; color: #5c564f; } 
+.card header { display: flex; justify-content: space-between; align-items: baseline; gap: 8px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 0 20px; }
 .strip { display: flex; flex-wrap: wrap; gap: 2px; } .strip figure { margin: 0; }
 .strip img { height: 42px; display: block; } .strip figcaption { font-size: 8px; color: #5c564f; }

@@ -58,6 +58,7 @@ _EN = {
     "stop one.",
     "no_room": "This clip is too much for this machine's memory now. Give a shorter part of it, or only the picture or "
     "the sound; or try again later.",
+    "no_gpu": "This Space got no GPU for it: {told}",
     "bug": "Something went wrong on our side, and it was noted in the server's log. Please try again.",
     # Facts
     "frames": ("{count} frame", "{count} frames"),
@@ -156,9 +157,9 @@ _EN = {
     "foot_law": "In the European Union, inferring the emotions of people at work or in education is prohibited by law, "
     "but for medical or safety reasons (AI Act, Article 5(1)(f)).",
     "foot_consent": "Give it only clips whose people have agreed to it.",
-    "foot_clip": "Your clip is sent to the computer that serves this page and to nobody else. There it is deleted "
-    "{minutes:.0f} minutes later at the latest, and no answer is kept. The page asks no other site for anything and "
-    "counts nobody.",
+    "foot_clip": "Your clip is sent to the computer that serves this page and to nobody else. There the file is "
+    "deleted {minutes:.0f} minutes later at the latest. What this page shows of it stays in that computer's memory until "
+    "you clear it, or as long again after you close the page. The page asks no other site for anything and counts nobody.",
     "foot_share": "This page is reached through a public link of Gradio's, so clips pass through Gradio's servers.",
     "foot_api": "Use it from a program",
 }
@@ -205,6 +206,7 @@ _ZH = {
     "line_full": "队列已满（最多 {limit} 位），请几分钟后再试。",
     "too_many_at_once": "您已有 {limit} 段视频在队列中。请等其中一段完成，或停止一段。",
     "no_room": "这台机器的内存目前不足以处理该片段。请选取较短的部分，或只用画面或声音，或稍后再试。",
+    "no_gpu": "这个 Space 没有分到 GPU：{told}",
     "bug": "我们这边出了错，已记入服务器日志。请再试一次。",
     "frames": ("{count} 帧", "{count} 帧"),
     "video_s": "{seconds:.1f} 秒画面",
@@ -292,7 +294,8 @@ _ZH = {
     "医疗或安全原因除外（《人工智能法》第 5 条第 1 款 f 项）。",
     "foot_consent": "只使用片中人已经同意的视频。",
     "foot_clip": "您的视频只发送到提供本页面的计算机，不会发给任何其他人；"
-    "最迟 {minutes:.0f} 分钟后在那里删除，回答也不保留。"
+    "最迟 {minutes:.0f} 分钟后在那里删除。"
+    "本页面所显示的内容留在该计算机的内存中，直到您清除，或在您关闭页面后再过同样长的时间。"
     "本页面不向其他网站请求任何内容，也不统计访客。",
     "foot_share": "本页面经由 Gradio 的公开链接访问，因此视频会经过 Gradio 的服务器。",
     "foot_api": "在程序中使用",

@@ -22,7 +22,7 @@ from typing import Any
 from saber import media, sections
 from saber.model import Done, NoRoom, Seen
 from saber.page.cues import cues
-from saber.page.desk import Ask, Desk, Look, Looked, Queued
+from saber.page.desk import Ask, Desk, Look, Looked, NoGpu, Queued
 from saber.page.line import Refused
 from saber.page.texts import WORDS, say
 from saber.schema import ACOUSTIC, RELATIONS, SECTIONS, TRACKS, VERDICT, VISUAL, Clip, Prediction
@@ -156,9 +156,9 @@ class PageState:
     @property
     def can_mute(self) -> bool:
         """The whole answer is there, and the clip has both tracks to choose from."""
-        decoded = self.look.decoded if self.look else None
-        both = decoded is not None and decoded.frames is not None and decoded.audio is not None
-        return self.tracks == "both" and self.answer.prediction is not None and both
+        seen = self.answer.seen
+        both = seen is not None and seen.frames and seen.audio_s
+        return self.tracks == "both" and self.answer.prediction is not None and bool(both)
 
     def begin(self, clip_path: str | None, run: str, **asked: Any) -> PageState:
         """The state right after "Analyse": everything of the last run is gone; without a clip it has failed.
@@ -196,7 +196,8 @@ class PageState:
     def _end(self, phase: str, at_s: float | None = None) -> PageState:
         answers = dict(self.answers)
         if self.asking in answers:
-            answers[self.asking] = replace(answers[self.asking], writing="", total_s=at_s)
+            answer = answers[self.asking]
+            answers[self.asking] = replace(answer, writing="", total_s=answer.total_s if at_s is None else at_s)
         return replace(self, phase=phase, answers=answers)
 
 
@@ -242,7 +243,7 @@ def follow(
                         next_at = drawn_at + max(every_s, DRAW_SHARE * (drawn_at - now))
         if state.busy:
             yield state.stop(clock() - began)
-    except (media.MediaError, Refused) as error:
+    except (media.MediaError, Refused, NoGpu) as error:
         yield state.fail(error)
     except NoRoom as error:
         _log.warning("%s", error)
@@ -259,6 +260,8 @@ def problem_sentence(problem: Exception | str, language: str) -> str:
         return media_sentence(problem, language)
     if isinstance(problem, Refused):
         return say(language, problem.reason, limit=problem.limit)
+    if isinstance(problem, NoGpu):
+        return say(language, "no_gpu", told=str(problem))
     return say(language, problem)
 
 

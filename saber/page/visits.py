@@ -8,6 +8,7 @@ HTML that differs from what the page shows. ``Visits`` holds them by session and
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +21,7 @@ from saber.page.desk import Desk
 #: Decoded clips that are kept for "without the sound" (bytes, all visitors together); beyond it they are read again.
 KEPT_BYTES = 512 * 2**20
 #: Open pages that are remembered; of more, the one that did nothing for longest begins anew.
-MOST_VISITS = 2000
+MOST_VISITS = 500
 #: Parts of the page that change, by name: those of an answer, and what can be taken away of it.
 PARTS = (*view.PARTS, "actions")
 
@@ -31,7 +32,11 @@ class Visit:
     def __init__(self, first: view.PageState, longest_s: float) -> None:
         self.first, self.state, self.longest_s = first, first, longest_s
         self.clip_path, self.length_s, self.part = "", 0.0, (0.0, 0.0)  # length 0: not known
+        self._chosen = ""  # the latest clip, measured or not
         self._run, self._stopping = "", False  # the run that may still change the page; whether it is to end
+        self._served = ""  # the latest run that was begun to be served
+        self._disturbed = False  # something else was drawn while it ran
+        self.left_at: float | None = None
         self._shown: dict[str, str] = {}
         self._lock = threading.RLock()
 
@@ -40,15 +45,18 @@ class Visit:
     def choose(self, clip_path: str) -> None:
         """Another clip: its length is measured, and of a long one the first part is offered. One that cannot be read is
         said so at once."""
-        self.clip_path, self.length_s, problem = clip_path, 0.0, None
+        self._chosen, length_s, problem = clip_path, 0.0, None
         if clip_path:
             try:
-                self.length_s = media.probe(clip_path, whole=True).duration_s or 0.0
+                length_s = media.probe(clip_path, whole=True).duration_s or 0.0
             except media.MediaError as error:
                 problem = error
-        whole = self.length_s <= self.longest_s + 0.1
-        self.part = (0.0, self.length_s if whole else self.longest_s)
         with self._lock:
+            if self._chosen != clip_path:  # another was chosen while this one was measured
+                return
+            whole = length_s <= self.longest_s + 0.1
+            self.clip_path, self.length_s = clip_path, length_s
+            self.part = (0.0, length_s if whole else self.longest_s)
             if problem and not self.state.busy:
                 self.state = replace(self.state.fail(problem), asking=self.state.tracks)
             elif self.state.phase == "failed":
@@ -60,7 +68,7 @@ class Visit:
 
     def begin(self, clip_path: str, answer_in: str | None, tracks: str) -> None:
         """Analyse."""
-        if clip_path != self.clip_path:  # clicked before the page heard of the clip
+        if clip_path != self.clip_path:  # clicked before the clip was measured
             self.choose(clip_path)
         asked: dict[str, object] = dict(answer_in=answer_in, tracks=tracks)
         start_s, end_s = self.part
@@ -80,32 +88,40 @@ class Visit:
     def stop(self) -> None:
         """Stop. Where nothing is written yet another clip may be asked at once; else the run says what it has."""
         with self._lock:
-            if self.state.phase in ("waiting", "queued"):
+            if self.state.phase in ("waiting", "queued", "looking"):
                 self._run, self.state = "", self.state.stop()
             self._stopping = True
 
     def clear(self) -> None:
         """Clear, and whatever runs ends."""
         with self._lock:
-            self._run, self.clip_path, self.length_s = "", "", 0.0
+            self._run, self._chosen, self.clip_path, self.length_s = "", "", "", 0.0
             self.state = replace(self.first, language=self.state.language)
 
     def speak(self, language: str) -> None:
         """The page's own words in another language; answers stay as they are."""
         with self._lock:
             self.state = replace(self.state, language=language)
+            self._disturbed = True
 
     def leave(self) -> None:
-        """The page was closed: whatever runs ends."""
-        self._run = ""
+        """The page was closed, or its connection is lost: whatever runs ends. It may come back."""
+        self._run, self.left_at = "", time.monotonic()
+        self._shown.clear()
+        if self.state.look:
+            self.state.look.release()
 
     # What the page gets
 
     def run(self, desk: Desk, visitor: str) -> Iterator[None]:
         """Serves what was asked and stops for each step that the page may draw. A run that was stopped or followed by
         another ends by itself."""
-        own, asked = self._run, self.state
-        if asked.phase != "waiting" or not own:
+        with self._lock:
+            own, asked = self._run, self.state
+            serve = asked.phase == "waiting" and own not in ("", self._served)
+            if serve:
+                self._served, self._disturbed = own, False
+        if not serve:  # there is no clip, or it was asked for twice
             yield  # once at least: gradio empties what an event says nothing of
             return
 
@@ -119,7 +135,8 @@ class Visit:
                         break
                     self.state = replace(after, language=self.state.language)
                 yield
-        if self._run != own:  # what was on its way may have been drawn after what came since: all is sent again
+        if self._run != own or self._disturbed:
+            # What was on its way may have been drawn after what came since: all is sent again.
             self._shown.clear()
             yield
 
@@ -138,10 +155,10 @@ class Visit:
 
 
 class Visits:
-    """The open pages, by gradio's session."""
+    """The open pages, by gradio's session. Those that were left are forgotten after ``keep_s`` seconds."""
 
-    def __init__(self, first: view.PageState, longest_s: float) -> None:
-        self.first, self.longest_s = first, longest_s
+    def __init__(self, first: view.PageState, longest_s: float, keep_s: float = 3600.0) -> None:
+        self.first, self.longest_s, self.keep_s = first, longest_s, keep_s
         self._known: dict[str, Visit] = {}
         self._lock = threading.Lock()
 
@@ -149,23 +166,27 @@ class Visits:
         """The session's page, a new one where it is not known."""
         with self._lock:
             visit = self._known.pop(session, None) or Visit(self.first, self.longest_s)
+            visit.left_at = None
             self._known[session] = visit  # the latest last
-            while len(self._known) > MOST_VISITS:
-                self._known.pop(next(iter(self._known))).leave()
-            self._trim()
+            self._forget()
             return visit
 
     def leave(self, session: str) -> None:
         with self._lock:
-            visit = self._known.pop(session, None)
-        if visit:
-            visit.leave()
+            if visit := self._known.get(session):
+                visit.leave()
+            self._forget()
 
-    def _trim(self) -> None:
-        """Forgets the decoded clips of those who did nothing for longest."""
+    def _forget(self) -> None:
+        """Pages that were left long ago, those beyond the most that are known, and the clips of those beyond the bytes
+        that are kept: they are read again where somebody asks."""
+        late = time.monotonic() - self.keep_s
+        for session, visit in list(self._known.items()):
+            if len(self._known) > MOST_VISITS or (visit.left_at is not None and visit.left_at < late):
+                self._known.pop(session).leave()
         held = 0
         for visit in reversed(self._known.values()):
-            state = visit.state
-            held += state.look.bytes if state.look else 0
-            if held > KEPT_BYTES and state.look and not state.busy:
-                visit.state = replace(state, look=None)
+            if (look := visit.state.look) and not visit.state.busy:
+                held += look.bytes
+                if held > KEPT_BYTES:
+                    look.release()
