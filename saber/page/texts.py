@@ -158,8 +158,9 @@ _EN = {
     "but for medical or safety reasons (AI Act, Article 5(1)(f)).",
     "foot_consent": "Give it only clips whose people have agreed to it.",
     "foot_clip": "Your clip is sent to the computer that serves this page and to nobody else. There the file is "
-    "deleted {minutes:.0f} minutes later at the latest. What this page shows of it stays in that computer's memory until "
-    "you clear it, or as long again after you close the page. The page asks no other site for anything and counts nobody.",
+    "deleted {minutes:.0f} minutes later at the latest. What this page shows of it stays in that computer's memory "
+    "until you clear it, or as long again after you close the page. The page asks no other site for anything and "
+    "counts nobody.",
     "foot_share": "This page is reached through a public link of Gradio's, so clips pass through Gradio's servers.",
     "foot_api": "Use it from a program",
 }
