@@ -31,11 +31,10 @@ GPU_MOST_S = 120.0
 
 
 class Look:
-    """A clip as it was read, and what was measured of it. ``figure`` draws it once for each language."""
+    """A clip as it was read, and what can be measured of it. ``figure`` draws it once for each language."""
 
     def __init__(self, decoded: Decoded) -> None:
         self.decoded: Decoded | None = decoded
-        self.signals = signals.measure(decoded)
         self._figures: dict[tuple[str, str], str] = {}
 
     @property
@@ -45,20 +44,20 @@ class Look:
 
     def release(self) -> None:
         """Forgets the clip and keeps the figures."""
-        if self.decoded:
-            for language in LANGUAGES:
-                self.figure("strip", language)
-            self.decoded = None
+        for language in LANGUAGES:
+            for name in ("strip", "signals"):
+                self.figure(name, language)
+        self.decoded = None
 
     def figure(self, name: str, language: str) -> str:
-        """ "strip", the frames that the model saw, or "signals", as HTML."""
-        key = (name, language)
-        if key not in self._figures:
-            drawn = (
-                signals.frame_strip(self.decoded, language) if name == "strip" else signals.draw(self.signals, language)
-            )
-            self._figures[key] = drawn
-        return self._figures[key]
+        """As HTML: ``name`` "strip", the frames that the model saw, or "signals"."""
+        key, decoded = (name, language), self.decoded
+        if decoded and key not in self._figures:
+            if name == "strip":
+                self._figures[key] = signals.frame_strip(decoded, language)
+            else:
+                self._figures[key] = signals.draw(signals.measure(decoded), language)
+        return self._figures.get(key, "")
 
 
 @dataclass(frozen=True)
