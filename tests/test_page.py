@@ -762,6 +762,15 @@ def test_signals_lie_where_the_sound_lies():
     assert np.abs(found.wave[: len(found.wave) // 2 - 1]).max() == 0 < np.abs(found.wave[-5:]).max()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.9999])
+def test_a_click_is_drawn_where_it_is_heard(share):
+    decoded = clip_of(3.0)
+    decoded.audio[:] = 0
+    decoded.audio[int(share * len(decoded.audio))] = 1
+    column = int(np.abs(signals.measure(decoded).wave).max(axis=1).argmax())
+    assert abs(column - share * signals.COLUMNS) <= 1
+
+
 @pytest.mark.parametrize("seconds", [1 / RATE, 0.01, 0.05, 0.2, 30.0])
 def test_any_length_of_sound_is_drawn(seconds):
     for level in (0.0, 1.0):
