@@ -1,6 +1,6 @@
 """One model, and everything between a visitor's clip and its answer: reading, measuring, waiting, writing.
 
-``Desk.serve(ask)`` yields what happens, in order: ``Looked`` (the clip is read and measured), ``Queued`` (how many are
+``Desk.serve(ask)`` yields what happens, in order: ``Looked`` (the clip is read), ``Queued`` (how many are
 before it), then what ``Engine.answer`` yields: Seen, Event, Done. The page and the API serve through it alike. On a
 Space with ZeroGPU the model writes inside ``spaces.GPU``; elsewhere that does nothing.
 """
@@ -15,11 +15,11 @@ from typing import Any
 import gradio as gr
 import spaces
 
-from saber.media import Decoded, MediaError
+from saber.media import Decoded
 from saber.model import Done, NoRoom, Seen
 from saber.page import signals
 from saber.page.line import Line
-from saber.schema import LANGUAGES, Clip
+from saber.schema import Clip
 from saber.sections import Event
 
 #: How often somebody who waits is looked after, in seconds: whether they have left, who is before them.
@@ -43,21 +43,20 @@ class Look:
         return sum(array.nbytes for array in arrays if array is not None)
 
     def release(self) -> None:
-        """Forgets the clip and keeps the figures."""
-        for language in LANGUAGES:
-            for name in ("strip", "signals"):
-                self.figure(name, language)
+        """Forgets the clip and keeps the figures that are drawn."""
         self.decoded = None
 
     def figure(self, name: str, language: str) -> str:
-        """As HTML: ``name`` "strip", the frames that the model saw, or "signals"."""
+        """As HTML: ``name`` "strip", the frames that the model saw, or "signals". Of a clip that is forgotten, in the
+        language that it was drawn in."""
         key, decoded = (name, language), self.decoded
         if decoded and key not in self._figures:
             if name == "strip":
                 self._figures[key] = signals.frame_strip(decoded, language)
             else:
                 self._figures[key] = signals.draw(signals.measure(decoded), language)
-        return self._figures.get(key, "")
+        known = (drawn for (kind, _), drawn in self._figures.items() if kind == name)
+        return self._figures.get(key) or next(known, "")
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Desk:
         # Errors as values: ZeroGPU's process hands over an exception's class name and no more.
         try:
             yield from self.engine.answer(decoded, clip, language, tracks)
-        except (MediaError, NoRoom) as error:
+        except NoRoom as error:
             yield error
 
     def serve(self, ask: Ask) -> Iterator[Looked | Queued | Seen | Event | Done]:

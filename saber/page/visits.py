@@ -176,6 +176,15 @@ class Visits:
             if visit := self._known.get(session):
                 visit.leave()
             self._forget()
+        # Nobody may come by to make room: it is forgotten when its time is up all the same.
+        timer = threading.Timer(self.keep_s + 0.1, self.forget)
+        timer.daemon = True
+        timer.start()
+
+    def forget(self) -> None:
+        """Whatever is to be forgotten by now."""
+        with self._lock:
+            self._forget()
 
     def _forget(self) -> None:
         """Pages that were left long ago, those beyond the most that are known, and the clips of those beyond the bytes
